@@ -1,0 +1,92 @@
+"""Drawing tokens, reproducibly for each slot.
+
+The randomness of a draw is a hash of (the slot's seed, its frame, the stream, the token): no
+generator is carried along, so a slot draws the same tokens in whatever batch it runs, from a
+snapshot, in a replay or in a captured graph. A draw is the argmax of logits / temperature plus
+Gumbel noise, which needs neither a softmax nor a host synchronisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASK32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw. Temperature 0 takes the most likely token; `top_k` 0 keeps all tokens."""
+
+    temperature: float = 0.8
+    top_k: int = 250
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: {self.temperature} is not a number from 0 on")
+        if self.top_k < 0:
+            raise ValueError(f"top_k: {self.top_k} is negative")
+
+
+AUDIO_SAMPLING = Sampling(0.8, 250)
+"""Published defaults for audio."""
+TEXT_SAMPLING = Sampling(0.7, 25)
+"""Published defaults for text."""
+GREEDY = Sampling(0.0, 0)
+
+
+def sample(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    frame: Tensor,
+    stream: int,
+    *,
+    widest: int,
+) -> Tensor:
+    """Draw one token for each slot.
+
+    Args:
+        logits: [B, card].
+        temperature: [B] float; slots at 0 take the argmax.
+        top_k: [B] int; slots at 0 keep all tokens.
+        seed: [B] int64.
+        frame: [B] int64, the slot's own frame number.
+        stream: 0 for text, 1 + k for codebook k.
+        widest: most tokens that any slot keeps (a host number, so that shapes are known); 0 for
+            all, and 1 only if all slots are greedy.
+    """
+    logits = logits.float()
+    if widest == 1:
+        return logits.argmax(dim=-1)
+    card = logits.shape[-1]
+    kept = card if widest == 0 else min(widest, card)
+    values, tokens = logits.topk(kept, dim=-1)
+    rank = torch.arange(kept, device=logits.device)
+    limit = torch.where(top_k > 0, top_k, card)
+    # Greedy slots keep the best token alone, and a temperature that divides nothing by zero.
+    limit = torch.where(temperature > 0, limit, 1)[:, None]
+    scale = torch.where(temperature > 0, temperature, 1.0)[:, None]
+    noise = gumbel(seed, frame, stream, tokens)
+    scores = torch.where(rank < limit, values / scale + noise, float("-inf"))
+    return tokens.gather(-1, scores.argmax(dim=-1, keepdim=True))[:, 0]
+
+
+def gumbel(seed: Tensor, frame: Tensor, stream: int, tokens: Tensor) -> Tensor:
+    """Gumbel noise for `tokens` [B, n] of slots with `seed` and `frame` [B] -> float32 [B, n]."""
+    key = _mix(_mix(_mix(seed & _MASK32) ^ (seed >> 32 & _MASK32)) ^ (frame & _MASK32))
+    key = _mix(key ^ (stream * 0x9E3779B1 & _MASK32))
+    bits = _mix(_mix(key[:, None] ^ tokens) ^ 0x85EBCA6B)
+    # 24 bits fill a float32 exactly; the half keeps the uniform off 0 and 1.
+    uniform = ((bits >> 8).float() + 0.5) * 2.0**-24
+    return -torch.log(-torch.log(uniform))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Bijective 32-bit mixing (xor-shift and odd multiplications) on int64 lanes."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK32
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK32
+    return x ^ (x >> 16)
