@@ -26,7 +26,7 @@ MAX_CONFIG_BYTES = 2**20
 _LOADER_KEYS = (
     "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "lora_name", "model_type",
     "lm_gen_config", "tts_config", "stt_config", "model_id", "conditioners", "fuser", "lora",
-    "lora_rank", "lora_scaling", "quantize", "generated_q",
+    "lora_rank", "lora_scaling", "quantize", "generated_q", "format",
 )  # fmt: skip
 
 
@@ -136,6 +136,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def parse_codec_config(values: Mapping[str, Any], path: Path) -> MimiConfig:
+    """A codec's shape from the published layout (which our own files mark with `format`)."""
+    try:
+        return MimiConfig.from_dict({k: v for k, v in values.items() if k != "format"})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A local folder and what its configuration says."""
@@ -177,12 +185,7 @@ class ModelFolder:
         if name is None:
             return MimiConfig()
         path = self.file(name, "mimi_config_name")
-        try:
-            return MimiConfig.from_dict(read_json(path))
-        except CheckpointError:
-            raise
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        return parse_codec_config(read_json(path), path)
 
     def file(self, name: str, key: str) -> Path:
         """A file of the folder; absent, an error that says what was looked for."""

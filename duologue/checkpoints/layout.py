@@ -36,6 +36,8 @@ class Entry:
     """(i, n): ours is the i-th of n equal row blocks of the file's tensor."""
     order: int = 0
     """Place among those of ours that are written below one another into the same key."""
+    copies: bool = False
+    """The keys hold one and the same tensor (formats that share no weights repeat them)."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class Layout:
         for ours, tensor in tensors.items():
             entry = self.entries[ours][0]
             values = [tensor] if entry.write is None else entry.write(tensor)
+            if entry.copies:
+                values = [values[0]] * len(entry.keys)
             for key, value in zip(entry.keys, values, strict=True):
                 stacks.setdefault(key, {})[entry.order or entry.block[0]] = value
         return {
@@ -114,12 +118,14 @@ def _read_entry(entry: Entry, ours: str, source: TensorSource, like: Tensor) -> 
         raise CheckpointError(
             f"{source.name}: {key} has {source.info(key).shape[0]} rows, no multiple of {count}"
         )
+    if entry.copies:
+        _check_copies(entry.keys, source)
     quantized = source.quantized(key) if entry.read is None else None
     value: Weight
     if quantized is not None:
         value = quantized.rows(index * rows, rows) if count > 1 else quantized
     else:
-        tensors = [source[name] for name in entry.keys]
+        tensors = [source[name] for name in (entry.keys[:1] if entry.copies else entry.keys)]
         if count > 1:
             tensors = [tensors[0].narrow(0, index * rows, rows)]
         try:
@@ -133,6 +139,19 @@ def _read_entry(entry: Entry, ours: str, source: TensorSource, like: Tensor) -> 
             f"where the configuration needs {tuple(like.shape)}"
         )
     return value
+
+
+def _check_copies(keys: Sequence[str], source: TensorSource) -> None:
+    first = source[keys[0]]
+    for other in keys[1:]:
+        copy = source[other]
+        same = copy.shape == first.shape and copy.dtype == first.dtype
+        # Meta tensors stand for a file of which only the header was read.
+        if not same or not (first.is_meta or copy.equal(first)):
+            raise CheckpointError(
+                f"{source.name}: {other} differs from {keys[0]}, but this model has one weight "
+                "for both"
+            )
 
 
 def _report(name: str, missing: Sequence[str], extra: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from duologue.errors import DuologueError
 from duologue.conditioning.reference import ReferenceConditioner
 from duologue.nn.linear import Linear
 
@@ -26,7 +27,7 @@ Attributes = Mapping[str, "str | Tensor | None"]
 FUSE_METHODS = ("sum", "cross", "prepend", "streaming_sum")
 
 
-class ConditionError(ValueError):
+class ConditionError(DuologueError, ValueError):
     """A condition is unknown, misshapen or not among the values that the model was trained on."""
 
 

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duologue.errors import DuologueError
 from duologue.nn.linear import Linear
 from duologue.nn.rope import Rotation
 
 
-class ReferenceConfigError(ValueError):
+class ReferenceConfigError(DuologueError, ValueError):
     """A reference encoder's configuration is wrong; names the field."""
 
 

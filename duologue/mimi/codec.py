@@ -112,12 +112,28 @@ class Mimi(nn.Module):
 
     @torch.no_grad()
     def encode(self, pcm: Tensor, num_codebooks: int | None = None) -> Tensor:
-        """Whole recordings: [B, 1, T] -> int64 [B, K, ceil(T / frame_size)]."""
+        """Whole recordings: [B, 1, T] -> int64 [B, K, ceil(T / frame_size)].
+
+        Raises:
+            ValueError: the audio is empty, misshapen, or not finite.
+        """
+        if pcm.is_floating_point() and not bool(pcm.isfinite().all()):
+            raise ValueError("audio holds NaN or infinite samples")
         return self.quantizer.encode(self.encode_to_latent(pcm), self._codebooks(num_codebooks))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Whole recordings: int64 [B, K, F] -> [B, 1, F * frame_size]."""
+        """Whole recordings: int64 [B, K, F] -> [B, 1, F * frame_size].
+
+        Raises:
+            ValueError: the codes are misshapen or outside the codebooks.
+        """
+        self._check_codes(codes)
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.quantizer.bins:
+            raise ValueError(
+                f"codes lie between {int(codes.min())} and {int(codes.max())}, outside the "
+                f"codebooks' 0 to {self.quantizer.bins - 1}"
+            )
         return self.decode_from_latent(self.decode_latent(codes))
 
     @torch.no_grad()
@@ -186,6 +202,8 @@ class Mimi(nn.Module):
             raise ValueError("audio is empty")
 
     def _check_codes(self, codes: Tensor) -> None:
+        if codes.dtype != torch.int64:
+            raise ValueError(f"codes must be int64, got {codes.dtype}")
         if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.config.quantizer.n_q:
             raise ValueError(
                 f"codes must be [B, 1..{self.config.quantizer.n_q}, F], got {tuple(codes.shape)}"

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
+from duologue.errors import DuologueError
 from duologue.nn.transformer import TransformerConfig
 
 
-class ConfigError(ValueError):
+class ConfigError(DuologueError, ValueError):
     """A configuration is not one that this codec can be built from; names the field."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from duologue.errors import DuologueError
 from duologue.nn.transformer import TransformerConfig
 
 ZERO_TOKEN = -1
@@ -16,7 +17,7 @@ END_OF_PADDING = 0
 """Text token of the frame before a word starts (EPAD)."""
 
 
-class ConfigError(ValueError):
+class ConfigError(DuologueError, ValueError):
     """A configuration is not one that this model can be built from; names the field."""
 
 

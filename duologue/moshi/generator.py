@@ -20,7 +20,7 @@ from torch import Tensor
 from duologue.conditioning.provider import Attributes
 from duologue.moshi.config import UNGENERATED, ZERO_TOKEN
 from duologue.moshi.lm import MoshiLM
-from duologue.moshi.sampling import AUDIO_SAMPLING, TEXT_SAMPLING, Sampling, sample
+from duologue.moshi.sampling import Sampling, sample
 from duologue.nn.state import KEEP, State, assign_active, tensor_field
 from duologue.nn.transformer import TransformerState
 
@@ -139,13 +139,15 @@ class Generator:
             seed: of each slot; one number gives slot b the seed + b.
             conditions: attributes for all slots, or one mapping per slot.
             null_conditions: attributes of guidance's null half; absent ones are learnt padding.
-            generated_q: codebooks to generate, `dep_q` unless fewer are wanted. The others are
+            generated_q: codebooks to generate, the model's default when `None`. The others are
                 given with each step (PersonaPlex: the user's) or stay silent (-1; shorter TTS).
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} is not positive")
         config = lm.config
         self.lm, self.config, self.batch_size = lm, config, batch_size
+        if generated_q is None:
+            generated_q = lm.defaults.generated_q
         self.generated_q = config.dep_q if generated_q is None else generated_q
         if not 0 <= self.generated_q <= config.dep_q:
             raise ValueError(f"generated_q: {generated_q} is not between 0 and {config.dep_q}")
@@ -160,7 +162,7 @@ class Generator:
         )
         self.state = self._init_state(batch_size)
         self.set_sampling(
-            text=text or sampling or TEXT_SAMPLING, audio=audio or sampling or AUDIO_SAMPLING
+            text=text or sampling or lm.defaults.text, audio=audio or sampling or lm.defaults.audio
         )
         self.set_seed(seed)
         self._apply_conditions(conditions, null_conditions)

@@ -8,6 +8,7 @@ whole-sequence pass used to train and score is `MoshiLM.forward`. Source: Moshi 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,13 @@ from duologue.conditioning.provider import ConditionProvider
 from duologue.moshi.config import LMConfig
 from duologue.moshi.depth import DepthTransformer
 from duologue.moshi.embedding import TokenEmbedding
+from duologue.moshi.sampling import GenerationDefaults
 from duologue.nn.linear import Linear, PerStep
 from duologue.nn.norm import build_norm
 from duologue.nn.transformer import Transformer
+
+if TYPE_CHECKING:
+    from duologue.moshi.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class MoshiLM(nn.Module):
                 Linear(depth_dim, config.card) for _ in range(config.dep_q)
             )
         self.condition_provider = conditions or ConditionProvider.none(dim)
+        self.defaults = GenerationDefaults()
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +85,12 @@ class MoshiLM(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.text_emb.weight.dtype
+
+    def generator(self, batch_size: int, **options: Any) -> Generator:
+        """Start `batch_size` streams of generation; options as for `Generator`."""
+        from duologue.moshi.generator import Generator
+
+        return Generator(self, batch_size, **options)
 
     def embed(self, column: Tensor) -> Tensor:
         """Token columns [B, 1 + n_q, T] -> [B, T, dim]; the token -1 adds nothing."""

@@ -37,6 +37,16 @@ TEXT_SAMPLING = Sampling(0.7, 25)
 GREEDY = Sampling(0.0, 0)
 
 
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """How a model draws unless its caller says otherwise (`lm_gen_config` of a checkpoint)."""
+
+    text: Sampling = TEXT_SAMPLING
+    audio: Sampling = AUDIO_SAMPLING
+    generated_q: int | None = None
+    """Codebooks to generate, when that is fewer than the model can."""
+
+
 def sample(
     logits: Tensor,
     temperature: Tensor,

@@ -21,11 +21,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from duologue.errors import DuologueError
+
 KEEP = "keep"
 """Fill value of fields that a reset leaves alone (settings of a slot rather than its history)."""
 
 
-class StateError(ValueError):
+class StateError(DuologueError, ValueError):
     """A saved state does not fit the tree it is loaded into."""
 
 

@@ -1,0 +1,107 @@
+"""Our own file layout: the names of our modules' tensors, quantised matrices beside them.
+
+A quantised matrix `x.weight` is stored as `x.codes` (8 bit) or `x.codes4` (two codes a byte),
+`x.scales` and, unless the codes are symmetric, `x.offsets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from duologue.checkpoints.errors import CheckpointError
+from duologue.checkpoints.layout import Entry, Layout, Weight
+from duologue.checkpoints.sources import SourceView
+from duologue.checkpoints.tensorfile import TensorInfo
+from duologue.nn.linear import QuantizedWeight
+
+FORMAT = "duologue"
+"""Value of `format` in the metadata of our files and in `config.json`."""
+
+_CODES = {".codes": 8, ".codes4": 4}
+
+
+def identity_layout(module: nn.Module) -> Layout:
+    """Layout of a file that has our own names."""
+    layout = Layout()
+    for name in module.state_dict():
+        layout.add(name, Entry((name,)))
+    return layout
+
+
+def pack(weights: Mapping[str, Weight]) -> dict[str, Tensor]:
+    """Tensors of a file in our layout, quantised matrices split into their parts."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if isinstance(weight, Tensor):
+            tensors[name] = weight
+            continue
+        stem = name.removesuffix(".weight")
+        tensors[f"{stem}.codes" + ("4" if weight.bits == 4 else "")] = weight.codes
+        tensors[f"{stem}.scales"] = weight.scales
+        if weight.offsets is not None:
+            tensors[f"{stem}.offsets"] = weight.offsets
+    return tensors
+
+
+class DuologueSource(SourceView):
+    """A file in our layout, with each quantised matrix under its plain name."""
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self.inner:
+            stem, dot, leaf = key.rpartition(".")
+            if dot + leaf in _CODES:
+                yield f"{stem}.weight"
+            elif leaf not in ("scales", "offsets") or self._codes_key(f"{stem}.weight") is None:
+                yield key
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and (key in self.inner or self._codes_key(key) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, key: str) -> Tensor:
+        quantized = self.quantized(key)
+        return self.inner[key] if quantized is None else quantized.dequantize()
+
+    def info(self, key: str) -> TensorInfo:
+        codes = self._codes_key(key)
+        if codes is None:
+            return self.inner.info(key)
+        rows, columns = self._matrix_shape(codes)
+        return TensorInfo((rows, columns * (2 if codes.endswith("4") else 1)), torch.float32)
+
+    def quantized(self, key: str) -> QuantizedWeight | None:
+        codes = self._codes_key(key)
+        if codes is None:
+            return None
+        self._matrix_shape(codes)
+        stem = key.removesuffix(".weight")
+        if f"{stem}.scales" not in self.inner:
+            raise CheckpointError(f"{self.name}: {codes} has no {stem}.scales beside it")
+        offsets = self.inner.get(f"{stem}.offsets")
+        bits = 4 if codes.endswith("4") else 8
+        try:
+            return QuantizedWeight(
+                self.inner[codes], self.inner[f"{stem}.scales"], offsets, bits=bits
+            )
+        except ValueError as error:
+            raise CheckpointError(f"{self.name}: {codes}: {error}") from error
+
+    def _codes_key(self, key: str) -> str | None:
+        stem = key.removesuffix(".weight")
+        if stem == key:
+            return None
+        return next((stem + leaf for leaf in _CODES if stem + leaf in self.inner), None)
+
+    def _matrix_shape(self, codes: str) -> tuple[int, int]:
+        info = self.inner.info(codes)
+        wanted = (torch.uint8,) if codes.endswith("4") else (torch.int8, torch.uint8)
+        if len(info.shape) != 2 or info.dtype not in wanted:
+            raise CheckpointError(
+                f"{self.name}: {codes} is {info.dtype} {info.shape}, expected a matrix of bytes"
+            )
+        return info.shape[0], info.shape[1]

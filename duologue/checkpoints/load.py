@@ -1,0 +1,201 @@
+"""From a name, folder or file to a codec or language model in memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from duologue.checkpoints.detect import prepare_codec, prepare_lm
+from duologue.checkpoints.errors import CheckpointError
+from duologue.checkpoints.folder import ModelFolder, parse_codec_config, read_json, resolve
+from duologue.checkpoints.layout import Weights
+from duologue.checkpoints.tensorfile import TensorSource, open_tensors
+from duologue.conditioning.provider import ConditionProvider
+from duologue.mimi.codec import Mimi
+from duologue.mimi.config import MimiConfig
+from duologue.moshi.lm import MoshiLM
+from duologue.moshi.sampling import AUDIO_SAMPLING, TEXT_SAMPLING, GenerationDefaults, Sampling
+from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight, replace_linears
+
+LARGE_MODEL = 10**9
+"""Parameters from which on a model is held in bfloat16 on CPU too, unless a dtype is given."""
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """`None` and "auto" take the first CUDA device if there is one, else the CPU."""
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def load_codec(
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    num_codebooks: int | None = None,
+    revision: str | None = None,
+) -> Mimi:
+    """Load a codec.
+
+    Args:
+        model: a bundled model's name, a folder (of a whole model, or of a codec alone), a
+            safetensors file, or a hub id.
+        num_codebooks: codes per frame; when `None`, what the folder's language model needs, or all.
+
+    Raises:
+        CheckpointError: names the file and tensor, and what is wrong.
+    """
+    config, weights_file, needed = _locate_codec(resolve(model, revision))
+    with torch.device("meta"):
+        codec = Mimi(config, num_codebooks or needed)
+    source, layout = prepare_codec(open_tensors(weights_file), codec)
+    weights = layout.read(source, codec.state_dict())
+    _assign(codec, weights, pick_device(device), lambda _: dtype)
+    return codec
+
+
+def load_lm(
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: str | None = None,
+    revision: str | None = None,
+) -> MoshiLM:
+    """Load a language model.
+
+    Args:
+        model: a bundled model's name, a folder, or a hub id.
+        dtype: of weights and caches; when `None`, bfloat16 on CUDA and for models of more than
+            `LARGE_MODEL` parameters, float32 otherwise. Conditioners always stay in float32.
+        quantization: "int8" quantises the weights of linear maps after loading; `None` keeps the
+            file's precision (a file that is quantised stays so).
+
+    Raises:
+        CheckpointError: names the file and tensor, and what is wrong.
+    """
+    if quantization not in (None, "int8"):
+        raise ValueError(f"quantization: {quantization!r} is neither None nor 'int8'")
+    folder = ModelFolder.open(_as_folder(resolve(model, revision)))
+    source = open_tensors(folder.moshi_path)
+    lm, weights = read_lm(folder, source)
+    where = pick_device(device)
+    if dtype is None:
+        count = sum(weight.shape.numel() for weight in lm.state_dict().values())
+        small = where.type == "cpu" and count < LARGE_MODEL
+        dtype = torch.float32 if small else torch.bfloat16
+    _assign(lm, weights, where, lambda name: _lm_dtype(name, dtype))
+    if folder.config.model_type == "hibiki":
+        # An early end-of-sequence then behaves like padding (published loader rule).
+        lm.text_emb.weight[2] = lm.text_emb.weight[3]
+    if quantization == "int8":
+        _quantize(lm)
+    return lm
+
+
+def read_lm(folder: ModelFolder, source: TensorSource) -> tuple[MoshiLM, Weights]:
+    """The model of a folder on the meta device, and its weights as the file has them."""
+    config = folder.config
+    with torch.device("meta"):
+        provider = ConditionProvider(config.lm.dim, config.conditioners, config.fuser)
+        lm = MoshiLM(config.lm, provider)
+    lm.defaults = _generation_defaults(folder)
+    source, layout = prepare_lm(source, lm)
+    weights = layout.read(source, lm.state_dict())
+    if config.lora is not None:
+        from duologue.checkpoints.lora import fuse_adapter
+
+        adapter = open_tensors(folder.file(config.lora.name, "lora_name"))
+        weights = fuse_adapter(weights, adapter, lm, config.lora.scaling)
+    return lm, weights
+
+
+def _locate_codec(path: Path) -> tuple[MimiConfig, Path, int | None]:
+    """Shape, weights file and wanted number of codebooks of the codec at `path`."""
+    if path.is_file():
+        beside = path.parent / "config.json"
+        values = read_json(beside) if beside.exists() else {}
+        return (_codec_config(values, beside) or MimiConfig()), path, None
+    config_file = path / "config.json"
+    values = read_json(config_file) if config_file.exists() else {}
+    config = _codec_config(values, config_file)
+    if config is not None:
+        weights = path / "model.safetensors"
+        if not weights.exists():
+            raise CheckpointError(f"{weights}: no such file beside the codec's config.json")
+        return config, weights, None
+    folder = ModelFolder.open(path)
+    return folder.mimi_config, folder.mimi_path, folder.config.num_codebooks
+
+
+def _codec_config(values: dict[str, Any], path: Path) -> MimiConfig | None:
+    """The codec's shape, if `values` are a codec's configuration."""
+    if values.get("model_type") == "mimi":
+        from duologue.checkpoints.transformers_format import mimi_config_from_transformers
+
+        return mimi_config_from_transformers(values)
+    return parse_codec_config(values, path) if "seanet" in values else None
+
+
+def _as_folder(path: Path) -> Path:
+    if path.is_file():
+        raise CheckpointError(
+            f"{path}: a language model is a folder with config.json, weights and tokenizer"
+        )
+    return path
+
+
+def _generation_defaults(folder: ModelFolder) -> GenerationDefaults:
+    values = dict(folder.config.lm_gen_config)
+    temp_text = values.pop("temp_text", values.pop("text_temp", TEXT_SAMPLING.temperature))
+    text = Sampling(temp_text, values.pop("top_k_text", TEXT_SAMPLING.top_k))
+    audio = Sampling(
+        values.pop("temp", AUDIO_SAMPLING.temperature), values.pop("top_k", AUDIO_SAMPLING.top_k)
+    )
+    return GenerationDefaults(text, audio, folder.config.generated_q)
+
+
+def _lm_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if name.startswith("condition_provider.") else dtype
+
+
+def _assign(module: nn.Module, weights: Weights, device: torch.device, dtype_of: Any) -> None:
+    """Put weights into a module that is on the meta device."""
+
+    def quantized(name: str, _: Linear) -> QuantizedLinear | None:
+        weight = weights.get(f"{name}.weight")
+        return QuantizedLinear(weight) if isinstance(weight, QuantizedWeight) else None
+
+    replace_linears(module, quantized)
+    for name, target in list(module.state_dict().items()):
+        weight = weights.get(name)
+        if isinstance(weight, QuantizedWeight):
+            weight = weight.dequantize(dtype_of(name))
+        if weight is not None:
+            dtype = dtype_of(name) if target.is_floating_point() else weight.dtype
+            weights[name] = weight.to(device=device, dtype=dtype)
+    plain = {name: w for name, w in weights.items() if not isinstance(w, QuantizedWeight)}
+    missing, _ = module.load_state_dict(plain, strict=False, assign=True)
+    for child in module.modules():
+        if isinstance(child, QuantizedLinear):
+            child.to(device)
+    if left := [name for name in missing if not name.endswith((".codes", ".scales", ".offsets"))]:
+        raise CheckpointError(f"nothing was loaded into {left[0]}")
+    module.eval().requires_grad_(False)
+
+
+def _quantize(lm: MoshiLM) -> None:
+    """8-bit row-wise weights for all linear maps of the model but its conditioners."""
+    from duologue.nn.linear import quantize_rows
+
+    def quantized(name: str, linear: Linear) -> QuantizedLinear | None:
+        if name.startswith("condition_provider."):
+            return None
+        return QuantizedLinear(quantize_rows(linear.weight))
+
+    replace_linears(lm, quantized)
