@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make run` and `make test`. Both start from an empty folder.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The CPU build of torch; on a machine with an NVIDIA GPU the registry's own build is taken.
+TORCH_CPU ?= 2.13.0+cpu
+
+.PHONY: run test check peers clean
+
+run: $(VENV)/.installed
+	test -d out/untrained || $(BIN)/duologue checkpoints new out/untrained
+	$(BIN)/duologue talk examples/question.wav --model out/untrained --output-dir out --stereo --force
+
+test: $(VENV)/.developed
+	$(BIN)/python -m pytest -n 2 -q --ignore=tests/peers
+
+check: $(VENV)/.developed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.torch: tools/install_torch.sh
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	TORCH_CPU=$(TORCH_CPU) sh tools/install_torch.sh $(BIN)/python
+	touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

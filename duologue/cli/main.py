@@ -1,0 +1,62 @@
+"""Entry point of `duologue`: the commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from duologue import __version__
+from duologue.cli import checkpoints, codec, doctor, talk
+from duologue.errors import DuologueError
+
+app = typer.Typer(
+    name="duologue",
+    help="Real-time, full-duplex spoken dialogue with asynchronous knowledge retrieval.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(codec.app, name="codec")
+app.add_typer(checkpoints.app, name="checkpoints")
+app.command("talk")(talk.talk)
+app.command("doctor")(doctor.doctor)
+app.command("convert")(checkpoints.convert)
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"duologue {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. A known fault prints one line; DUOLOGUE_DEBUG=1 shows its trace."""
+    try:
+        app()
+    except DuologueError as error:
+        if os.environ.get("DUOLOGUE_DEBUG"):
+            raise
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(EXIT_ERROR)
+    except OSError as error:
+        if os.environ.get("DUOLOGUE_DEBUG") or error.filename is None:
+            raise
+        typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg="red")
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        typer.secho("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
