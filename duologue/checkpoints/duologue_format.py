@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from duologue.checkpoints.errors import CheckpointError
-from duologue.checkpoints.layout import Entry, Layout, Weight
+from duologue.checkpoints.layout import Entry, Layout, Weight, Weights
 from duologue.checkpoints.sources import SourceView
 from duologue.checkpoints.tensorfile import TensorInfo
-from duologue.nn.linear import QuantizedWeight
+from duologue.nn.linear import QuantizedLinear, QuantizedWeight
 
 FORMAT = "duologue"
 """Value of `format` in the metadata of our files and in `config.json`."""
@@ -29,6 +29,17 @@ def identity_layout(module: nn.Module) -> Layout:
     for name in module.state_dict():
         layout.add(name, Entry((name,)))
     return layout
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """A module's tensors, each quantised map's matrix as one."""
+    weights: Weights = dict(module.state_dict())
+    for name, child in module.named_modules():
+        if isinstance(child, QuantizedLinear):
+            for part in ("codes", "scales", "offsets"):
+                weights.pop(f"{name}.{part}", None)
+            weights[f"{name}.weight"] = child.quantized_weight
+    return weights
 
 
 def pack(weights: Mapping[str, Weight]) -> dict[str, Tensor]:

@@ -59,6 +59,8 @@ class FolderConfig:
     model_id: Mapping[str, Any] = field(default_factory=dict)
     generated_q: int | None = None
     """Codebooks to generate when that is fewer than the model's `dep_q`."""
+    codec: MimiConfig | None = None
+    """The codec's shape, where `config.json` itself says it (transformers)."""
 
     @property
     def num_codebooks(self) -> int:
@@ -144,6 +146,30 @@ def parse_codec_config(values: Mapping[str, Any], path: Path) -> MimiConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def read_codec_config(config_file: Path) -> MimiConfig | None:
+    """The codec's shape, if that is what a `config.json` describes (ours, or transformers')."""
+    values = read_json(config_file) if config_file.is_file() else {}
+    if values.get("model_type") == "mimi":
+        from duologue.checkpoints.transformers_format import mimi_config_from_transformers
+
+        try:
+            return mimi_config_from_transformers(values)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{config_file}: {error}") from error
+    return parse_codec_config(values, config_file) if "seanet" in values else None
+
+
+def codec_config_beside(file: Path) -> MimiConfig:
+    """Shape of the codec in `file`: as its folder says, or the published Mimi."""
+    config_file = file.parent / "config.json"
+    config = read_codec_config(config_file)
+    if config is None and config_file.is_file():
+        folder = ModelFolder.open(file.parent)
+        if folder.config.mimi_name == file.name:
+            config = folder.mimi_config
+    return config or MimiConfig()
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A local folder and what its configuration says."""
@@ -160,7 +186,7 @@ class ModelFolder:
         if not config_file.exists():
             return cls(path, FolderConfig(MOSHI_7B))
         try:
-            return cls(path, FolderConfig.from_dict(read_json(config_file)))
+            return cls(path, _parse_config(read_json(config_file), path))
         except CheckpointError:
             raise
         except ValueError as error:
@@ -180,10 +206,10 @@ class ModelFolder:
 
     @property
     def mimi_config(self) -> MimiConfig:
-        """The codec's shape: the file that `mimi_config_name` names, or the published Mimi."""
+        """The codec's shape: `mimi_config_name`'s file, else `codec`, else the published Mimi."""
         name = self.config.mimi_config_name
         if name is None:
-            return MimiConfig()
+            return self.config.codec or MimiConfig()
         path = self.file(name, "mimi_config_name")
         return parse_codec_config(read_json(path), path)
 
@@ -199,13 +225,22 @@ class ModelFolder:
         return ModelFolder(self.path, replace(self.config, **changes))
 
 
+def _parse_config(values: dict[str, Any], path: Path) -> FolderConfig:
+    """Our own and the published keys, or those of a format that has others."""
+    from duologue.checkpoints import personaplex, transformers_format
+
+    if transformers_format.is_transformers_config(values):
+        return transformers_format.folder_config_from_transformers(values, path)
+    return personaplex.folder_config(values, path) or FolderConfig.from_dict(values)
+
+
 def bundled_models() -> Path:
     """Folder of the models that ship with the package."""
     return Path(__file__).parent.parent / "models"
 
 
 def resolve(name: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """A bundled model's name, a local path, or a hub id -> local folder or file.
+    """A bundled model's name, a path, a hub id, `hf://` or `file://` -> local folder or file.
 
     A path that exists wins; then bundled names; `owner/name` is fetched from the hub.
     """
@@ -216,6 +251,10 @@ def resolve(name: str | os.PathLike[str], revision: str | None = None) -> Path:
     bundled = bundled_models() / text
     if "/" not in text and bundled.is_dir():
         return bundled
+    if text.startswith("file://") or (text.startswith("hf://") and text.count("/") > 3):
+        from duologue.checkpoints.hub import fetch_uri
+
+        return fetch_uri(text, revision)
     text = text.removeprefix("hf://")
     parts = text.split("/")
     if len(parts) == 2 and all(parts) and not text.startswith((".", "/", "~")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 
@@ -29,7 +30,10 @@ def mimi_layout(codec: Mimi) -> Layout:
     for ours in codec.state_dict():
         module, _, leaf = ours.rpartition(".")
         if ours.endswith(".embedding"):
-            layout.add(ours, *_codebook_entries(_quantizer_path(module)))
+            layout.add(
+                ours,
+                *codebook_entries(_quantizer_path(module), _BUFFER_SPELLINGS, _INITIALIZED[0]),
+            )
             ignored |= {_quantizer_path(module) + name for name in _INITIALIZED}
         elif module.startswith("quantizer."):
             layout.add(ours, unsqueezed(f"{_quantizer_path(module)}.{leaf}"))
@@ -67,17 +71,20 @@ def _transformer_entries(ours: str) -> tuple[Entry, ...]:
     return renamed(key)
 
 
-def _codebook_entries(path: str) -> tuple[Entry, ...]:
+def codebook_entries(
+    path: str, spellings: Sequence[tuple[str, str]], initialized: str
+) -> tuple[Entry, ...]:
+    """Entries for centroids that a file keeps as sums and counts of what was assigned to them."""
+
     def centroids(tensors: Tensors) -> torch.Tensor:
-        total, usage = (tensor.float() for tensor in tensors)
+        total, usage = (tensor.float() for tensor in tensors[:2])
         return total / usage.clamp(min=1e-5)[:, None]
 
     def statistics(embedding: torch.Tensor) -> list[torch.Tensor]:
         return [embedding, torch.ones_like(embedding[:, 0]), torch.ones_like(embedding[0, :1])]
 
-    first, *others = (tuple(path + name for name in pair) for pair in _BUFFER_SPELLINGS)
-    initialized = path + _INITIALIZED[0]
+    first, *others = (tuple(path + name for name in pair) for pair in spellings)
     return (
-        Entry((*first, initialized), lambda tensors: centroids(tensors[:2]), statistics),
+        Entry((*first, path + initialized), centroids, statistics),
         *(Entry(keys, centroids) for keys in (first, *others)),
     )

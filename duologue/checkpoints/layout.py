@@ -59,7 +59,9 @@ class Layout:
         for ours in expected:
             entry = self._choose(ours, source)
             if entry is None:
-                missing.append(self.entries[ours][0].keys[0] if ours in self.entries else ours)
+                present, absent = self._nearest(ours, source)
+                missing += absent
+                unclaimed -= set(present)
             else:
                 chosen[ours] = entry
                 unclaimed -= set(entry.keys)
@@ -88,6 +90,14 @@ class Layout:
             if all(key in source for key in entry.keys):
                 return entry
         return None
+
+    def _nearest(self, ours: str, source: TensorSource) -> tuple[list[str], list[str]]:
+        """Keys that are there and keys that are not, of the alternative that lacks least."""
+        split = [
+            ([k for k in entry.keys if k in source], [k for k in entry.keys if k not in source])
+            for entry in self.entries.get(ours, ())
+        ]
+        return max(split, key=lambda pair: len(pair[0]), default=([], [ours]))
 
 
 def renamed(key: str, *others: str) -> tuple[Entry, ...]:
@@ -131,14 +141,19 @@ def _read_entry(entry: Entry, ours: str, source: TensorSource, like: Tensor) -> 
         try:
             value = tensors[0] if entry.read is None else entry.read(tensors)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise CheckpointError(f"{source.name}: {key} does not make {ours}: {error}") from error
+            raise CheckpointError(
+                f"{source.name}: {_shapes(entry, source)}, which does not make {ours}: {error}"
+            ) from error
     if tuple(value.shape) != tuple(like.shape):
-        shapes = ", ".join(str(source.info(name).shape) for name in entry.keys)
         raise CheckpointError(
-            f"{source.name}: {key} has shape {shapes}, which gives {tuple(value.shape)} for {ours} "
+            f"{source.name}: {_shapes(entry, source)}, which gives {tuple(value.shape)} for {ours} "
             f"where the configuration needs {tuple(like.shape)}"
         )
     return value
+
+
+def _shapes(entry: Entry, source: TensorSource) -> str:
+    return ", ".join(f"{name} has shape {source.info(name).shape}" for name in entry.keys)
 
 
 def _check_copies(keys: Sequence[str], source: TensorSource) -> None:

@@ -11,9 +11,14 @@ from torch import nn
 
 from duologue.checkpoints.detect import prepare_codec, prepare_lm
 from duologue.checkpoints.errors import CheckpointError
-from duologue.checkpoints.folder import ModelFolder, parse_codec_config, read_json, resolve
+from duologue.checkpoints.folder import (
+    ModelFolder,
+    codec_config_beside,
+    read_codec_config,
+    resolve,
+)
 from duologue.checkpoints.layout import Weights
-from duologue.checkpoints.tensorfile import TensorSource, open_tensors
+from duologue.checkpoints.tensorfile import open_tensors
 from duologue.conditioning.provider import ConditionProvider
 from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
@@ -51,6 +56,11 @@ def load_codec(
         CheckpointError: names the file and tensor, and what is wrong.
     """
     config, weights_file, needed = _locate_codec(resolve(model, revision))
+    if num_codebooks is None and needed is not None and needed > config.quantizer.n_q:
+        raise CheckpointError(
+            f"{weights_file}: the codec has {config.quantizer.n_q} codebooks, the language model "
+            f"beside it needs {needed}"
+        )
     with torch.device("meta"):
         codec = Mimi(config, num_codebooks or needed)
     source, layout = prepare_codec(open_tensors(weights_file), codec)
@@ -82,13 +92,14 @@ def load_lm(
     if quantization not in (None, "int8"):
         raise ValueError(f"quantization: {quantization!r} is neither None nor 'int8'")
     folder = ModelFolder.open(_as_folder(resolve(model, revision)))
-    source = open_tensors(folder.moshi_path)
-    lm, weights = read_lm(folder, source)
     where = pick_device(device)
+    lm = build_lm(folder)
     if dtype is None:
         count = sum(weight.shape.numel() for weight in lm.state_dict().values())
         small = where.type == "cpu" and count < LARGE_MODEL
         dtype = torch.float32 if small else torch.bfloat16
+    lm.defaults = _generation_defaults(folder)
+    weights = with_adapter(folder, lm, read_lm(folder, lm), dtype)
     _assign(lm, weights, where, lambda name: _lm_dtype(name, dtype))
     if folder.config.model_type == "hibiki":
         # An early end-of-sequence then behaves like padding (published loader rule).
@@ -98,32 +109,39 @@ def load_lm(
     return lm
 
 
-def read_lm(folder: ModelFolder, source: TensorSource) -> tuple[MoshiLM, Weights]:
-    """The model of a folder on the meta device, and its weights as the file has them."""
+def build_lm(folder: ModelFolder) -> MoshiLM:
+    """The language model of a folder, on the meta device."""
     config = folder.config
     with torch.device("meta"):
         provider = ConditionProvider(config.lm.dim, config.conditioners, config.fuser)
-        lm = MoshiLM(config.lm, provider)
-    lm.defaults = _generation_defaults(folder)
-    source, layout = prepare_lm(source, lm)
-    weights = layout.read(source, lm.state_dict())
-    if config.lora is not None:
-        from duologue.checkpoints.lora import fuse_adapter
+        return MoshiLM(config.lm, provider)
 
-        adapter = open_tensors(folder.file(config.lora.name, "lora_name"))
-        weights = fuse_adapter(weights, adapter, lm, config.lora.scaling)
-    return lm, weights
+
+def read_lm(folder: ModelFolder, lm: MoshiLM) -> Weights:
+    """Weights of a folder's model as the file has them; `lm` may be on the meta device."""
+    expand = folder.config.model_type == "personaplex"
+    source, layout = prepare_lm(open_tensors(folder.moshi_path), lm, expand_depth=expand)
+    return layout.read(source, lm.state_dict())
+
+
+def with_adapter(
+    folder: ModelFolder, lm: MoshiLM, weights: Weights, dtype: torch.dtype | None = None
+) -> Weights:
+    """Weights with the folder's adapter, if it has one, fused in `dtype` (the file's own)."""
+    lora = folder.config.lora
+    if lora is None:
+        return weights
+    from duologue.checkpoints.lora import fuse_adapter
+
+    adapter = open_tensors(folder.file(lora.name, "lora_name"))
+    return fuse_adapter(weights, adapter, lm, lora.scaling, dtype)
 
 
 def _locate_codec(path: Path) -> tuple[MimiConfig, Path, int | None]:
     """Shape, weights file and wanted number of codebooks of the codec at `path`."""
     if path.is_file():
-        beside = path.parent / "config.json"
-        values = read_json(beside) if beside.exists() else {}
-        return (_codec_config(values, beside) or MimiConfig()), path, None
-    config_file = path / "config.json"
-    values = read_json(config_file) if config_file.exists() else {}
-    config = _codec_config(values, config_file)
+        return codec_config_beside(path), path, None
+    config = read_codec_config(path / "config.json")
     if config is not None:
         weights = path / "model.safetensors"
         if not weights.exists():
@@ -131,15 +149,6 @@ def _locate_codec(path: Path) -> tuple[MimiConfig, Path, int | None]:
         return config, weights, None
     folder = ModelFolder.open(path)
     return folder.mimi_config, folder.mimi_path, folder.config.num_codebooks
-
-
-def _codec_config(values: dict[str, Any], path: Path) -> MimiConfig | None:
-    """The codec's shape, if `values` are a codec's configuration."""
-    if values.get("model_type") == "mimi":
-        from duologue.checkpoints.transformers_format import mimi_config_from_transformers
-
-        return mimi_config_from_transformers(values)
-    return parse_codec_config(values, path) if "seanet" in values else None
 
 
 def _as_folder(path: Path) -> Path:

@@ -65,8 +65,11 @@ class MLXSource(SourceView):
     def quantized(self, key: str) -> QuantizedWeight | None:
         if not self._is_quantized(key):
             return None
-        scales, biases = (self.inner[self._part(key, part)] for part in ("scales", "biases"))
         bits = self._bits(key)
+        parts = [self._part(key, part) for part in ("scales", "biases")]
+        if parts[1] not in self.inner:
+            raise CheckpointError(f"{self.name}: lacks {parts[1]}, which {key} needs")
+        scales, biases = (self.inner[part] for part in parts)
         # On a little-endian machine the bytes of the words are the codes in order.
         codes = self.inner[key].contiguous().view(torch.uint8)
         try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,24 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from duologue.checkpoints.duologue_format import FORMAT, pack, weights_of
 from duologue.checkpoints.folder import FolderConfig
+from duologue.checkpoints.layout import Weight
 from duologue.mimi.codec import Mimi
 from duologue.moshi.lm import MoshiLM
-
-FORMAT = "duologue"
+from duologue.nn.linear import QuantizedWeight
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write one safetensors file atomically."""
     flat = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         safetensors.torch.save_file(flat, temporary, metadata=dict(metadata))
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -67,8 +66,12 @@ def save_lm(
 
 
 def _narrowed(module: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    def narrow(name: str, tensor: Tensor) -> Tensor:
-        kept = dtype is None or not tensor.is_floating_point()
-        return tensor if kept or name.startswith("condition_provider.") else tensor.to(dtype)
+    """Tensors of a file; quantised matrices and conditioners are not narrowed."""
 
-    return {name: narrow(name, tensor) for name, tensor in module.state_dict().items()}
+    def narrow(name: str, weight: Weight) -> Weight:
+        if dtype is None or isinstance(weight, QuantizedWeight):
+            return weight
+        kept = name.startswith("condition_provider.") or not weight.is_floating_point()
+        return weight if kept else weight.to(dtype)
+
+    return pack({name: narrow(name, weight) for name, weight in weights_of(module).items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
 from duologue.checkpoints.tensorfile import TensorInfo, TensorSource
@@ -67,3 +68,14 @@ class WidenedSource(SourceView):
 
     def quantized(self, key: str) -> QuantizedWeight | None:
         return self.inner.quantized(key) if key in self._linear else None
+
+
+class HeaderSource(SourceView):
+    """What the header says and no more: tensors are on the meta device, nothing is read."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        info = self.inner.info(key)
+        return torch.empty(info.shape, dtype=info.dtype, device="meta")
+
+    def quantized(self, key: str) -> QuantizedWeight | None:
+        return None

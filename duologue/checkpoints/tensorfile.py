@@ -52,8 +52,15 @@ class TensorSource(Mapping[str, Tensor]):
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is such a tensor; unlike `Mapping`'s own, this reads none."""
+        try:
+            return isinstance(key, str) and self.info(key) is not None
+        except KeyError:
+            return False
+
     def info(self, key: str) -> TensorInfo:
-        """Shape and dtype that `self[key]` will have."""
+        """Shape and dtype that `self[key]` will have; `KeyError` where there is none."""
         raise NotImplementedError
 
     def quantized(self, key: str) -> QuantizedWeight | None:

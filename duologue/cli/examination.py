@@ -26,7 +26,7 @@ PROBE_BYTES = 256 * 2**20
 CODEC_FRAMES = 12
 PRECISIONS = {"bf16": 2.0, "int8": 1.0, "int4": 0.56}
 """Bytes per weight; 4-bit codes carry a scale and an offset per group of 32."""
-EXTRAS = {"hub": "huggingface_hub", "gguf": "gguf", "tokenizers": "tokenizers"}
+EXTRAS = {"hub": "huggingface_hub", "tokenizers": "tokenizers"}
 
 
 def examine(device: str, threads: int | None, *, quiet: bool) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import typer
 from duologue.cli.options import DEFAULT_MODEL, Device, Force, Json, Model, Threads
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from duologue.engine import Duplex, Reply
+    from duologue.moshi.prompt import SavedVoice
 
 
 def talk(
@@ -34,7 +37,7 @@ def talk(
         str | None, typer.Option(help="`int8`; the file's own precision if not given.")
     ] = None,
     voice: Annotated[
-        Path | None, typer.Option(help="Recording of a voice for the model to take on.")
+        Path | None, typer.Option(help="Voice to take on: a recording, or a saved voice.")
     ] = None,
     role: Annotated[str, typer.Option(help="Role text that the conversation starts with.")] = "",
     stereo: Annotated[
@@ -163,8 +166,7 @@ class _Talker:
             return
         import torch
 
-        from duologue.audio import read_audio
-        from duologue.engine.voice import frame_codes, voice_codes
+        from duologue.engine.voice import frame_codes
         from duologue.moshi.prompt import Prompt, play_prompt, tagged_role
 
         codec, books = self.duplex.codec, self.duplex.generator.generated_q
@@ -172,19 +174,31 @@ class _Talker:
             raise DuologueError("a role needs the model's tokenizer file, which is not there")
         at = torch.arange(codec.frame_size) / codec.sample_rate
         tone = 0.5 * torch.sin(2 * torch.pi * 440.0 * at)
-        play_prompt(
-            self.duplex.generator,
-            Prompt(
-                voice=None
-                if voice is None
-                else voice_codes(codec, read_audio(voice, codec.sample_rate), books),
-                role=self.tokenizer.encode(tagged_role(role)) if self.tokenizer and role else (),
-                silence=frame_codes(codec, torch.zeros(codec.frame_size), books),
-                tone=frame_codes(codec, tone, books),
-            ),
-            frame_rate=codec.frame_rate,
+        prompt = Prompt(
+            voice=None if voice is None else self._voice(voice),
+            role=self.tokenizer.encode(tagged_role(role)) if self.tokenizer and role else (),
+            silence=frame_codes(codec, torch.zeros(codec.frame_size), books),
+            tone=frame_codes(codec, tone, books),
         )
+        play_prompt(self.duplex.generator, prompt, frame_rate=codec.frame_rate)
         self.duplex.state.codec.reset()
+
+    def _voice(self, path: Path) -> Tensor | SavedVoice:
+        """A voice from a recording, or one that was saved."""
+        from duologue.audio import read_audio
+        from duologue.checkpoints.voices import load_voice
+        from duologue.engine.voice import voice_codes
+        from duologue.moshi.prompt import SavedVoice
+
+        codec, books = self.duplex.codec, self.duplex.generator.generated_q
+        if path.suffix not in (".pt", ".pth", ".safetensors"):
+            return voice_codes(codec, read_audio(path, codec.sample_rate), books)
+        saved = load_voice(path)
+        if saved.codes is not None:
+            return saved.codes
+        assert saved.embeddings is not None
+        assert saved.cache is not None
+        return SavedVoice(saved.embeddings, saved.cache)
 
     def _trace(self, source: Path, reply: Reply, samples: int) -> dict[str, Any]:
         """What is known of a conversation, under the published keys where there are some."""

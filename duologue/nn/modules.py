@@ -16,7 +16,7 @@ class ModuleSequence(nn.ModuleList, Generic[M]):
     def __iter__(self) -> Iterator[M]:
         return super().__iter__()  # type: ignore[return-value]
 
-    @overload  # type: ignore[override]
+    @overload
     def __getitem__(self, index: slice) -> ModuleSequence[M]: ...
     @overload
     def __getitem__(self, index: int) -> M: ...
