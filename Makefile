@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make run` and `make test`. Both start from an empty folder.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 # The CPU build of torch; on a machine with an NVIDIA GPU the registry's own build is taken.
 TORCH_CPU ?= 2.13.0+cpu
@@ -19,6 +20,13 @@ check: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+peers: $(PEERS)/.installed
+	$(PEERS)/bin/python -m pytest tests/peers --require-peers -n 2 --dist loadfile -q
+
+$(PEERS)/.installed: tests/peers/install.sh pyproject.toml $(VENV)/.developed
+	sh tests/peers/install.sh $(BIN)/python $(PEERS)
+	touch $@
+
 $(VENV)/.torch: tools/install_torch.sh
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
@@ -34,4 +42,4 @@ $(VENV)/.developed: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

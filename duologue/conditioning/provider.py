@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from duologue.errors import DuologueError
 from duologue.conditioning.reference import ReferenceConditioner
+from duologue.errors import DuologueError
 from duologue.nn.linear import Linear
 
 Attributes = Mapping[str, "str | Tensor | None"]

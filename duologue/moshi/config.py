@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from duologue.errors import DuologueError
+from duologue.nn.norm import NORMS
 from duologue.nn.transformer import TransformerConfig
 
 ZERO_TOKEN = -1
@@ -97,6 +98,10 @@ class LMConfig:
             )
         if self.depformer_kv_repeat != 1:
             raise ConfigError("depformer_kv_repeat: only 1 is supported")
+        if self.depformer_norm is not None and self.depformer_norm not in NORMS:
+            raise ConfigError(
+                f"depformer_norm: {self.depformer_norm!r} is none of {', '.join(NORMS)}"
+            )
         try:
             self.temporal  # noqa: B018 - building it checks it
             if self.dep_q:

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from duologue.nn.linear import Linear
 
 
+GATINGS = ("none", "silu")
+"""Published names of the blocks."""
+
+
 def gated_width(dim: int, feedforward: int) -> int:
     """Hidden width of a gated block that costs as much as a plain one of width `feedforward`."""
     return 21 * dim // 8 if feedforward == 4 * dim else 2 * feedforward // 3

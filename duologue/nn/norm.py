@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
+NORMS = ("layer_norm", "rms_norm", "rms_norm_f32")
+"""Published names of the norms."""
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, with a learnt gain `alpha` [1, 1, dim].
 
@@ -46,4 +50,4 @@ def build_norm(kind: str, dim: int) -> nn.Module:
         return RMSNorm(dim, eps=1e-5, in_float32=False)
     if kind == "rms_norm_f32":
         return RMSNorm(dim, eps=1e-8, in_float32=True)
-    raise ValueError(f"norm: {kind!r} is none of layer_norm, rms_norm, rms_norm_f32")
+    raise ValueError(f"norm: {kind!r} is none of {', '.join(NORMS)}")

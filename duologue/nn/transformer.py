@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.nn.cache import CachePlan, KVCache, plan_step
-from duologue.nn.feedforward import build_feedforward
+from duologue.nn.feedforward import GATINGS, build_feedforward
 from duologue.nn.linear import Linear
 from duologue.nn.modules import ModuleSequence
-from duologue.nn.norm import LayerScale, build_norm
+from duologue.nn.norm import NORMS, LayerScale, build_norm
 from duologue.nn.rope import Rotation
 from duologue.nn.state import KEEP, State, assign_active, tensor_field
 
@@ -45,19 +45,22 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         for name in ("dim", "num_heads", "num_layers", "feedforward", "context", "kv_repeat"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {value!r} is not a positive whole number")
         if self.dim % self.num_heads or self.head_dim % 2:
             raise ValueError(
                 f"num_heads: dim {self.dim} does not split into {self.num_heads} even heads"
             )
         if self.num_heads % self.kv_repeat:
             raise ValueError(f"kv_repeat: {self.num_heads} heads do not divide by {self.kv_repeat}")
-        if self.positional_embedding not in POSITIONAL_EMBEDDINGS:
-            raise ValueError(
-                f"positional_embedding: {self.positional_embedding!r} is none of "
-                + ", ".join(POSITIONAL_EMBEDDINGS)
-            )
+        for name, known in (
+            ("positional_embedding", POSITIONAL_EMBEDDINGS),
+            ("gating", GATINGS),
+            ("norm", NORMS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}")
 
     @property
     def head_dim(self) -> int:

@@ -72,6 +72,10 @@ def test_a_chunk_beyond_the_ring_is_refused() -> None:
         ({"context": 0}, "context"),
         ({"kv_repeat": 3}, "kv_repeat"),
         ({"positional_embedding": "sin"}, "positional_embedding"),
+        ({"gating": "gelu"}, "gating"),
+        ({"norm": "layer_norm_f32"}, "norm"),
+        ({"feedforward": [8]}, "feedforward"),
+        ({"context": None}, "context"),
     ],
 )
 def test_configuration_errors_name_the_field(change: dict[str, object], field: str) -> None:
