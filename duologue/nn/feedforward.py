@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from duologue.nn.linear import Linear
 
-
 GATINGS = ("none", "silu")
 """Published names of the blocks."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 NORMS = ("layer_norm", "rms_norm", "rms_norm_f32")
 """Published names of the norms."""
 
