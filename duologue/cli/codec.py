@@ -46,8 +46,8 @@ def encode(
     from duologue.mimi.codesfile import CodesHeader, pack_codes
 
     check_output(target, force)
-    use_threads(threads)
     codec = duologue.load_codec(model, device=device, num_codebooks=codebooks)
+    use_threads(threads, codec)
     pcm = read_audio(source, codec.sample_rate)
     begin = time.perf_counter()
     codes = encode_recording(codec, pcm, quiet=json_output)
@@ -104,9 +104,9 @@ def decode(
     from duologue.mimi.codesfile import CodesError, read_codes
 
     check_output(target, force)
-    use_threads(threads)
     codes, header = read_codes(source)
     codec = duologue.load_codec(model, device=device)
+    use_threads(threads, codec)
     if header.bins != codec.config.quantizer.bins or header.sample_rate != codec.sample_rate:
         raise CodesError(
             f"{source}: made by a codec ({header.codec or 'unnamed'}) of {header.bins} entries at "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Model = Annotated[
     str,
@@ -18,19 +21,31 @@ Device = Annotated[
     str, typer.Option("--device", help="`auto`, `cpu`, `cuda`, `cuda:1`.", show_default=True)
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; torch's choice if not given.")
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads; if not given, one for small models, all cores for large ones.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what is there.")]
 DEFAULT_MODEL = "wren"
 
 
-def use_threads(count: int | None) -> None:
-    """Set torch's thread count, if one is wanted."""
-    if count is not None:
-        import torch
+SMALL_MODEL = 50_000_000
+"""Parameters up to which one thread is used: threads that wait for each other cost more there than
+they save, above all beside other work."""
 
+
+def use_threads(count: int | None, *models: nn.Module) -> None:
+    """Set torch's thread count: as wanted, or as suits the models."""
+    import torch
+
+    if count is not None:
         torch.set_num_threads(count)
+    elif sum(p.numel() for model in models for p in model.parameters()) <= SMALL_MODEL:
+        torch.set_num_threads(1)
 
 
 def check_output(path: Path, force: bool) -> None:

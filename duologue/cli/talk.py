@@ -64,8 +64,8 @@ def talk(
     names = [source.stem for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DuologueError(f"two recordings are called {twice[0]}; their results would collide")
-    use_threads(threads)
     talker = _Talker(model, device, quantization, seed, temperature)
+    use_threads(threads, talker.duplex.codec, talker.duplex.lm)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

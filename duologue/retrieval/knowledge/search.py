@@ -1,0 +1,513 @@
+"""Find passages for a spoken question whose words may have been heard wrong.
+
+Each word of the question becomes a *slot*: the indexed terms it may stand for, with weights. The
+term itself weighs 1; terms that look like it (shared trigrams of letters), sound like it (sound
+keys at most one edit apart) or mean the same weigh less, and much less when the word itself is
+known. Words said in two that are one in the index ("bug any" for "begonia"), or the reverse, make
+slots of their own. A passage's score is BM25 over slots; the best candidates are then scored again,
+each slot counting only once, with a bonus for covering the question. Everything runs in numpy over
+postings, within fixed bounds of work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from duologue.retrieval.knowledge.analysis import (
+    grams_of,
+    is_fuzzy,
+    question_words,
+    synonyms_of,
+    term_of,
+    words_of,
+)
+from duologue.retrieval.knowledge.phonetics import sound_codes, sound_key
+from duologue.retrieval.knowledge.segment import (
+    IMPACT_SCALE,
+    Array,
+    Segment,
+    hash_term,
+)
+
+MAX_QUESTION_WORDS = 32
+MAX_BACKGROUND_WORDS = 24
+MAX_LIKENESSES = 12
+"""Terms that one word may stand for, besides itself."""
+MAX_POSTINGS = 600_000
+"""Postings read for one question; the most common and least likely terms are skipped first."""
+CANDIDATES = 48
+MAX_JOINED_CHARS = 18
+BACKGROUND_WEIGHT = 0.3
+
+SAME_SOUND = 1.0
+ONE_SOUND_MORE = 0.75
+ONE_SOUND_OTHER = 0.65
+MAX_SAME_SOUND = 64
+SPELLING_SHARE = 0.5
+"""How much of the likeness of words that sound alike depends on their spelling."""
+SYNONYM_LIKENESS = 0.6
+NEIGHBOR_CANDIDATES = 10
+_CACHE_WORDS = 8_192
+
+
+Likenesses = tuple[tuple[int, float], ...]
+"""Term hashes with how alike each is, most alike first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Knobs of the matcher. Recall on the benchmark is flat around the defaults.
+
+    `fuzzy` switches likeness on. `letter_threshold`: least share of common trigrams. The weights
+    say how much a word counts that only looks or sounds alike (`likeness_weight`, times
+    `known_word_factor` when the index has the word as it was said) or that is read as one with its
+    neighbours (`joined_weight`, from `joined_threshold` on). `coverage_weight`: what a passage
+    loses for the part of the question it lacks. `neighbor_weight`: what it gains for words that
+    stand next to each other in both.
+    """
+
+    fuzzy: bool = True
+    letter_threshold: float = 0.34
+    likeness_weight: float = 0.85
+    known_word_factor: float = 0.3
+    joined_threshold: float = 0.55
+    joined_weight: float = 0.6
+    coverage_weight: float = 0.3
+    neighbor_weight: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A passage found: which segment, which passage there, its score, and how well it covers.
+
+    `coverage` in [0, 1] is the share of the question's information (words weighed by rarity) that
+    the passage has.
+    """
+
+    segment: int
+    passage: int
+    score: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One word of the question: terms by hash with the likeness of each, and its weight.
+
+    `parts` are the slots of the words that this slot reads as one word (or of the word that it
+    reads as two): a passage that has it covers those as well.
+    """
+
+    terms: tuple[tuple[int, float], ...]
+    weight: float = 1.0
+    asked: bool = False
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Postings:
+    """The passages that one term of one slot occurs in."""
+
+    slot: int
+    passages: Array
+    impacts: Array
+    weight: float
+    likeness: float
+
+
+class Searcher:
+    """Search over a fixed set of segments; safe to use from several threads."""
+
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        deleted: Sequence[Array | None],
+        tuning: Tuning | None = None,
+    ) -> None:
+        self.segments = tuple(segments)
+        self.tuning = tuning or Tuning()
+        self._alive = [
+            None if gone is None else ~gone[segment.passage_document]
+            for segment, gone in zip(segments, deleted, strict=True)
+        ]
+        self.passages = sum(
+            segment.passages if alive is None else int(alive.sum())
+            for segment, alive in zip(segments, self._alive, strict=True)
+        )
+        self._likenesses: OrderedDict[str, Likenesses] = OrderedDict()
+
+    def search(self, question: str, limit: int, *, background: str = "") -> list[Match]:
+        """The best passages, best first; `background` words count for less and never alone."""
+        slots = self._slots(question, background)
+        if not slots or limit < 1 or not self.passages:
+            return []
+        terms, rarities = self._look_up(slots)
+        worth = np.array(
+            [
+                max((rarities.get(h, 0.0) for h, _ in slot.terms), default=0.0) or self._rarity(1)
+                if slot.asked
+                else 0.0
+                for slot in slots
+            ]
+        )
+        matches: list[Match] = []
+        for number in range(len(self.segments)):
+            lists = self._postings(number, slots, terms[number], rarities)
+            matches += self._rank(number, lists, slots, worth, limit)
+        matches.sort(key=lambda match: (-match.score, match.segment, match.passage))
+        return matches[:limit]
+
+    def question_weights(self, question: str) -> dict[int, tuple[int, float]]:
+        """Terms a question may mean, by hash: (which slot, likeness times rarity)."""
+        slots = [slot for slot in self._slots(question, "") if slot.asked]
+        _, rarities = self._look_up(slots) if slots else ([], {})
+        weights: dict[int, tuple[int, float]] = {}
+        for index, slot in enumerate(slots):
+            for term_hash, likeness in slot.terms:
+                weight = likeness * rarities.get(term_hash, 0.0)
+                if weight > weights.get(term_hash, (0, 0.0))[1]:
+                    weights[term_hash] = (index, weight)
+        return weights
+
+    # -- from words to slots
+
+    def _slots(self, question: str, background: str) -> list[_Slot]:
+        words = question_words(question)[-MAX_QUESTION_WORDS:]
+        slots: list[_Slot] = []
+        slot_of: dict[str, int] = {}
+        for word in words:
+            term = term_of(word)
+            if term and term not in slot_of:
+                slot_of[term] = len(slots)
+                slots.append(_Slot(self._terms_for(word, term), asked=True))
+        if self.tuning.fuzzy:
+            slots += self._joined_slots(words, slot_of)
+            slots += self._parted_slots(words, slot_of)
+        if not slots:
+            return []
+        for word in words_of(background)[-MAX_BACKGROUND_WORDS:]:
+            term = term_of(word)
+            if term and term not in slot_of:
+                slot_of[term] = len(slots)
+                slots.append(_Slot(((hash_term(term), 1.0),), BACKGROUND_WEIGHT))
+        return slots
+
+    def _terms_for(self, word: str, term: str) -> tuple[tuple[int, float], ...]:
+        exact = hash_term(term)
+        if not self.tuning.fuzzy or not is_fuzzy(word):
+            return ((exact, 1.0),)
+        meant = {hash_term(other): SYNONYM_LIKENESS for other in synonyms_of(term)}
+        factor = self.tuning.likeness_weight
+        if any(segment.find_term(exact) >= 0 for segment in self.segments):
+            factor *= self.tuning.known_word_factor
+        alike = tuple(
+            (found, factor * likeness)
+            for found, likeness in self._alike(word)
+            if found != exact and found not in meant
+        )
+        return ((exact, 1.0), *meant.items(), *alike)
+
+    def _joined_slots(self, words: Sequence[str], slot_of: Mapping[str, int]) -> list[_Slot]:
+        """Two or three neighbours that may be one word: "bug any a"."""
+        slots: list[_Slot] = []
+        for count in (2, 3):
+            for start in range(len(words) - count + 1):
+                said = words[start : start + count]
+                joined = "".join(said)
+                if not 5 <= len(joined) <= MAX_JOINED_CHARS or not is_fuzzy(joined):
+                    continue
+                terms = [term_of(word) for word in said]
+                likely = {
+                    found: likeness * self.tuning.joined_weight
+                    for found, likeness in self._alike_joined(joined)
+                    if likeness >= self.tuning.joined_threshold
+                }
+                whole = term_of(joined)
+                if self._knows(whole):
+                    likely[hash_term(whole)] = 1.0
+                for term in terms:
+                    likely.pop(hash_term(term), None)
+                if likely:
+                    parts = tuple({slot_of[term] for term in terms if term in slot_of})
+                    slots.append(_Slot(tuple(likely.items()), parts=parts))
+        return slots
+
+    def _parted_slots(self, words: Sequence[str], slot_of: Mapping[str, int]) -> list[_Slot]:
+        """One unknown word that is two known ones: "nightrider"."""
+        slots: list[_Slot] = []
+        for word in words:
+            whole = term_of(word)
+            if whole not in slot_of or not 7 <= len(word) <= MAX_JOINED_CHARS:
+                continue
+            if not is_fuzzy(word) or self._knows(whole):
+                continue
+            for cut in range(3, len(word) - 2):
+                parts = [term_of(word[:cut]), term_of(word[cut:])]
+                if all(map(self._knows, parts)):
+                    likely = ((hash_term(part), 0.8) for part in parts)
+                    slots += [_Slot((pair,), parts=(slot_of[whole],)) for pair in likely]
+                    break
+        return slots
+
+    def _knows(self, term: str) -> bool:
+        if not term:
+            return False
+        wanted = hash_term(term)
+        return any(segment.find_term(wanted) >= 0 for segment in self.segments)
+
+    def _alike(self, word: str) -> Likenesses:
+        """Terms that look or sound like a word, with likeness in (0, 1]."""
+        return self._remembered(word, word, self._alike_in)
+
+    def _alike_joined(self, word: str) -> Likenesses:
+        """Terms that sound exactly like words said as one."""
+        return self._remembered(f"+{word}", word, _same_sound)
+
+    def _remembered(
+        self, key: str, word: str, find: Callable[[Segment, str], tuple[Array, Array]]
+    ) -> Likenesses:
+        """The best of all segments, at most `MAX_LIKENESSES`; found once per word."""
+        cached = self._likenesses.get(key)
+        if cached is not None:
+            return cached
+        best: dict[int, float] = {}
+        for segment in self.segments:
+            terms, likeness = find(segment, word)
+            for term, value in zip(
+                segment.term_hashes[terms].tolist(), likeness.tolist(), strict=True
+            ):
+                best[term] = max(value, best.get(term, 0.0))
+        ranked = tuple(sorted(best.items(), key=lambda item: -item[1])[:MAX_LIKENESSES])
+        self._likenesses[key] = ranked
+        if len(self._likenesses) > _CACHE_WORDS:
+            self._likenesses.popitem(last=False)
+        return ranked
+
+    def _alike_in(self, segment: Segment, word: str) -> tuple[Array, Array]:
+        """Term numbers and likenesses, at most twice `MAX_LIKENESSES` of the best."""
+        heard, sounding = _by_sound(segment, word)
+        seen, looking = _by_letters(segment, word)
+        # Of the many words that sound alike, those also spelled alike come first.
+        if len(seen):
+            where = np.minimum(np.searchsorted(seen, heard), len(seen) - 1)
+            spelled = np.where(seen[where] == heard, looking[where], 0.0)
+            sounding = sounding * (1.0 - SPELLING_SHARE + SPELLING_SHARE * spelled)
+        threshold = self.tuning.letter_threshold
+        close = looking >= threshold
+        looking = 0.3 + 0.7 * (looking[close] - threshold) / (1.0 - threshold)
+        terms = np.concatenate([heard, seen[close]])
+        likeness = np.concatenate([sounding, looking])
+        if len(terms) > 2 * MAX_LIKENESSES:  # a term may be in both halves
+            top = np.argpartition(-likeness, 2 * MAX_LIKENESSES)[: 2 * MAX_LIKENESSES]
+            terms, likeness = terms[top], likeness[top]
+        return terms, likeness
+
+    # -- from slots to scores
+
+    def _look_up(
+        self, slots: Sequence[_Slot]
+    ) -> tuple[list[dict[int, tuple[int, int, int]]], dict[int, float]]:
+        """Where each term's postings are, per segment, and its rarity over all segments."""
+        hashes = list({term_hash for slot in slots for term_hash, _ in slot.terms})
+        wanted = np.array(hashes, np.uint64)
+        frequencies: dict[int, int] = {}
+        spans: list[dict[int, tuple[int, int, int]]] = []
+        for segment in self.segments:
+            found: dict[int, tuple[int, int, int]] = {}
+            if len(segment.term_hashes):
+                where = np.searchsorted(segment.term_hashes, wanted)
+                where[where == len(segment.term_hashes)] = 0
+                present = segment.term_hashes[where] == wanted
+                starts, ends = segment.posting_starts[where], segment.posting_starts[where + 1]
+                for index in np.flatnonzero(present).tolist():
+                    start, end = int(starts[index]), int(ends[index])
+                    found[hashes[index]] = (int(where[index]), start, end)
+                    frequencies[hashes[index]] = frequencies.get(hashes[index], 0) + end - start
+            spans.append(found)
+        return spans, {term: self._rarity(count) for term, count in frequencies.items()}
+
+    def _rarity(self, frequency: int) -> float:
+        """Inverse document frequency."""
+        count = max(self.passages, frequency)
+        return math.log(1.0 + (count - frequency + 0.5) / (frequency + 0.5))
+
+    def _postings(
+        self,
+        number: int,
+        slots: Sequence[_Slot],
+        spans: Mapping[int, tuple[int, int, int]],
+        rarities: Mapping[int, float],
+    ) -> list[_Postings]:
+        """Postings of every term of every slot, the heaviest within the bound of work."""
+        chosen: list[tuple[float, int, float, int, int]] = []
+        for index, slot in enumerate(slots):
+            for term_hash, likeness in slot.terms:
+                span = spans.get(term_hash)
+                if span is not None:
+                    weight = slot.weight * likeness * rarities[term_hash]
+                    chosen.append((weight, index, likeness, span[1], span[2]))
+        chosen.sort(key=lambda item: -item[0])
+        segment = self.segments[number]
+        lists: list[_Postings] = []
+        room = MAX_POSTINGS
+        for weight, index, likeness, start, end in chosen:
+            if end - start <= room:
+                room -= end - start
+                lists.append(
+                    _Postings(
+                        index,
+                        segment.posting_passages[start:end],
+                        segment.posting_impacts[start:end],
+                        weight / IMPACT_SCALE,
+                        likeness,
+                    )
+                )
+        return lists
+
+    def _rank(
+        self,
+        number: int,
+        lists: Sequence[_Postings],
+        slots: Sequence[_Slot],
+        worth: Array,
+        limit: int,
+    ) -> list[Match]:
+        """The best passages of one segment."""
+        if not lists:
+            return []
+        count = self.segments[number].passages
+        passages = np.concatenate([item.passages for item in lists])
+        weights = np.concatenate([item.impacts * np.float32(item.weight) for item in lists])
+        scores = np.bincount(passages, weights, minlength=count).astype(np.float32)
+        alive = self._alive[number]
+        if alive is not None:
+            scores *= alive
+        top = _highest(scores, max(CANDIDATES, limit))
+        if not len(top):
+            return []
+
+        # Which of the postings read above belong to a candidate, and as which column.
+        column_of = np.full(count, -1, np.int16)
+        column_of[top] = np.arange(len(top))
+        columns = column_of[passages]
+        hits = np.flatnonzero(columns >= 0)
+        lengths = [len(item.passages) for item in lists]
+        owner = np.searchsorted(np.cumsum(lengths), hits, side="right")
+        rows = np.array([item.slot for item in lists])[owner]
+        best = np.zeros((len(slots), len(top)), np.float32)
+        covered = np.zeros((len(slots), len(top)), np.float32)
+        likeness = np.array([item.likeness for item in lists], np.float32)[owner]
+        np.maximum.at(best, (rows, columns[hits]), weights[hits])
+        np.maximum.at(covered, (rows, columns[hits]), likeness)
+        for index, slot in enumerate(slots):
+            for part in slot.parts:
+                np.maximum(covered[part], covered[index], out=covered[part])
+        coverage = np.minimum(worth @ covered / worth.sum(), 1.0)
+        final = best.sum(axis=0) * (1.0 - self.tuning.coverage_weight * (1.0 - coverage))
+        order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
+        if self.tuning.neighbor_weight:
+            slot_of = {
+                term: index
+                for index, slot in enumerate(slots)
+                if slot.asked
+                for term, _ in slot.terms
+            }
+            for column in order[:NEIGHBOR_CANDIDATES].tolist():
+                final[column] += self.tuning.neighbor_weight * _neighbors(
+                    self.segments[number], int(top[column]), slot_of, worth
+                )
+            order = order[np.argsort(-final[order], kind="stable")]
+        order = order[:limit]
+        return [Match(number, int(top[i]), float(final[i]), float(coverage[i])) for i in order]
+
+
+def _neighbors(segment: Segment, passage: int, slot_of: Mapping[int, int], worth: Array) -> float:
+    """Information of word pairs that stand next to each other in question and passage."""
+    text = f"{segment.headings[int(segment.passage_heading[passage])]} {segment.texts[passage]}"
+    found: set[int] = set()
+    total, before = 0.0, -2
+    for word in words_of(text):
+        term = _hash_of_word(word)
+        if not term:
+            continue
+        index = slot_of.get(term, -2)
+        if index == before + 1 and before not in found:
+            found.add(before)
+            total += min(worth[before], worth[index])
+        before = index
+    return total
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash_of_word(word: str) -> int:
+    """Hash of a word's term, 0 for stop words."""
+    term = term_of(word)
+    return hash_term(term) if term else 0
+
+
+def _highest(scores: Array, count: int) -> Array:
+    """Positions of the `count` highest positive scores, ascending; of equal ones the first."""
+    positive = scores[scores > 0]
+    if len(positive) <= count:
+        return np.flatnonzero(scores > 0)
+    least = np.partition(positive, -count)[-count]
+    above = np.flatnonzero(scores > least)
+    equal = np.flatnonzero(scores == least)[: count - len(above)]
+    return np.sort(np.concatenate([above, equal]))
+
+
+def _by_letters(segment: Segment, word: str) -> tuple[Array, Array]:
+    """Terms sharing letter trigrams with a word, ascending, and the share they share (Dice)."""
+    grams = grams_of(word)
+    starts = segment.gram_starts
+    owners = np.concatenate([segment.gram_terms[starts[gram] : starts[gram + 1]] for gram in grams])
+    if not len(owners):
+        return owners, np.zeros(0)
+    owners.sort()
+    ends = np.append(np.flatnonzero(owners[1:] != owners[:-1]), len(owners) - 1)
+    shared = np.diff(ends, prepend=-1)
+    enough = shared >= 2
+    terms, shared = owners[ends[enough]], shared[enough]
+    return terms, 2.0 * shared / (len(grams) + segment.gram_counts[terms].astype(np.float64))
+
+
+def _same_sound(segment: Segment, word: str) -> tuple[Array, Array]:
+    """Terms whose sound key is exactly a word's, nearer the more they are spelled alike."""
+    key = sound_key(word)
+    if len(key) < 3:
+        return np.zeros(0, np.uint32), np.zeros(0)
+    code = np.uint64(sound_codes(key, shortened=False)[0])
+    start, end = np.searchsorted(segment.sound_codes, [code, code + np.uint64(1)])
+    terms = segment.sound_terms[start : min(end, start + MAX_SAME_SOUND)]
+    grams = set(grams_of(word))
+    likeness = np.full(len(terms), SAME_SOUND)
+    for index, term in enumerate(terms.tolist()):
+        others = grams_of(segment.term_words[term])
+        dice = 2 * len(grams.intersection(others)) / (len(grams) + len(others))
+        likeness[index] *= 1.0 - SPELLING_SHARE + SPELLING_SHARE * dice
+    return terms, likeness
+
+
+def _by_sound(segment: Segment, word: str) -> tuple[Array, Array]:
+    """Terms whose sound key is at most one edit from a word's, ascending, and how near."""
+    key = sound_key(word)
+    if len(key) < 2:
+        return np.zeros(0, np.uint32), np.zeros(0)
+    own = np.array(sound_codes(key), np.uint64)
+    # The lowest bit of a code tells a whole key from a shortened one; both meet both.
+    wanted = np.concatenate([own, own ^ np.uint64(1)])
+    near = np.array([SAME_SOUND] + [ONE_SOUND_OTHER] * (len(own) - 1) + [ONE_SOUND_MORE] * len(own))
+    starts = np.searchsorted(segment.sound_codes, wanted)
+    ends = np.searchsorted(segment.sound_codes, wanted, side="right")
+    order = np.argsort(-near, kind="stable")
+    spans = [segment.sound_terms[starts[i] : ends[i]] for i in order]
+    found = np.concatenate(spans)
+    nearness = np.repeat(near[order], [len(span) for span in spans])
+    terms, first = np.unique(found, return_index=True)  # the first is the nearest
+    return terms, nearness[first]
