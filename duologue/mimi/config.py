@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from duologue.errors import DuologueError
+from duologue.configuration import ConfigError, parse_config
 from duologue.nn.transformer import TransformerConfig
-
-
-class ConfigError(DuologueError, ValueError):
-    """A configuration is not one that this codec can be built from; names the field."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,6 @@ class MimiConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     transformer: MimiTransformerConfig = field(default_factory=MimiTransformerConfig)
 
-    _fixed: ClassVar[dict[str, Any]] = {}
-
     def __post_init__(self) -> None:
         if self.channels != 1 or self.seanet.channels != 1:
             raise ConfigError("channels: only mono is supported")
@@ -149,17 +143,17 @@ class MimiConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> MimiConfig:
         """Read the published layout; an unknown or unsupported entry is an error naming it."""
         rest = dict(values)
-        blocks = {
+        blocks: dict[str, Any] = {
             "seanet": SEANetConfig,
             "quantizer": QuantizerConfig,
             "transformer": MimiTransformerConfig,
         }
         parsed = {
-            name: _parse(kind, rest.pop(name), f"{name}.")
+            name: parse_config(kind, rest.pop(name), prefix=f"{name}.", fixed=kind._fixed)
             for name, kind in blocks.items()
             if name in rest
         }
-        return _parse(cls, rest, "", **parsed)
+        return parse_config(cls, rest, given=parsed)
 
     def to_dict(self) -> dict[str, Any]:
         """The published layout, entries that never vary included."""
@@ -167,21 +161,3 @@ class MimiConfig:
         for name in ("seanet", "quantizer", "transformer"):
             values[name] |= getattr(self, name)._fixed
         return values
-
-
-def _parse(kind: Any, values: Mapping[str, Any], prefix: str, **given: Any) -> Any:
-    known = {item.name for item in fields(kind)}
-    for name, value in values.items():
-        if name in kind._fixed:
-            if value != kind._fixed[name]:
-                raise ConfigError(
-                    f"{prefix}{name}: {value!r} is not supported, only {kind._fixed[name]!r}"
-                )
-        elif name not in known:
-            raise ConfigError(f"{prefix}{name}: unknown entry")
-        else:
-            given[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{prefix.rstrip('.') or 'codec configuration'}: {error}") from error

@@ -1,6 +1,7 @@
 """Moshi-family language models: full-duplex dialogue, translation, recognition, synthesis."""
 
-from duologue.moshi.config import MOSHI_7B, ConfigError, LMConfig
+from duologue.configuration import ConfigError
+from duologue.moshi.config import MOSHI_7B, LMConfig
 from duologue.moshi.generator import Generator, GeneratorState, Guidance, StepHooks, StepOutput
 from duologue.moshi.lm import LMOutput, MoshiLM
 from duologue.moshi.sampling import Sampling

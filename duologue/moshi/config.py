@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from duologue.errors import DuologueError
+from duologue.configuration import ConfigError, parse_config
 from duologue.nn.norm import NORMS
 from duologue.nn.transformer import TransformerConfig
 
@@ -16,10 +16,6 @@ UNGENERATED = -2
 """Marks a token that is not there yet; never reaches an embedding."""
 END_OF_PADDING = 0
 """Text token of the frame before a word starts (EPAD)."""
-
-
-class ConfigError(DuologueError, ValueError):
-    """A configuration is not one that this model can be built from; names the field."""
 
 
 @dataclass(frozen=True)
@@ -182,25 +178,9 @@ class LMConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LMConfig:
         """Read the published keys; an unknown or unsupported entry is an error naming it."""
-        known = {item.name for item in fields(cls)}
-        given: dict[str, Any] = {}
-        for name, value in values.items():
-            name = {"demux_second_text_stream": "demux_second_stream"}.get(name, name)
-            if name in cls._fixed:
-                if value != cls._fixed[name]:
-                    raise ConfigError(
-                        f"{name}: {value!r} is not supported, only {cls._fixed[name]!r}"
-                    )
-            elif name in cls._inert:
-                continue
-            elif name not in known:
-                raise ConfigError(f"{name}: unknown entry")
-            else:
-                given[name] = tuple(value) if isinstance(value, list) else value
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise ConfigError(f"language model configuration: {error}") from error
+        renamed = {"demux_second_text_stream": "demux_second_stream"}
+        ours = {renamed.get(name, name): value for name, value in values.items()}
+        return parse_config(cls, ours, fixed=cls._fixed, inert=cls._inert)
 
     def to_dict(self) -> dict[str, Any]:
         """The published keys; those that older loaders do not know only where they matter."""
