@@ -178,7 +178,9 @@ def _assign(module: nn.Module, weights: Weights, device: torch.device, dtype_of:
 
     def quantized(name: str, _: Linear) -> QuantizedLinear | None:
         weight = weights.get(f"{name}.weight")
-        return QuantizedLinear(weight) if isinstance(weight, QuantizedWeight) else None
+        if not isinstance(weight, QuantizedWeight):
+            return None
+        return QuantizedLinear(weight.copy_to(device))
 
     replace_linears(module, quantized)
     for name, target in list(module.state_dict().items()):
@@ -187,12 +189,11 @@ def _assign(module: nn.Module, weights: Weights, device: torch.device, dtype_of:
             weight = weight.dequantize(dtype_of(name))
         if weight is not None:
             dtype = dtype_of(name) if target.is_floating_point() else weight.dtype
-            weights[name] = weight.to(device=device, dtype=dtype)
+            # A copy: what the file maps into memory may change with the file, and lies wherever
+            # the header's length puts it, which sways the last bit of sums.
+            weights[name] = weight.to(device=device, dtype=dtype, copy=True)
     plain = {name: w for name, w in weights.items() if not isinstance(w, QuantizedWeight)}
     missing, _ = module.load_state_dict(plain, strict=False, assign=True)
-    for child in module.modules():
-        if isinstance(child, QuantizedLinear):
-            child.to(device)
     if left := [name for name in missing if not name.endswith((".codes", ".scales", ".offsets"))]:
         raise CheckpointError(f"nothing was loaded into {left[0]}")
     module.eval().requires_grad_(False)

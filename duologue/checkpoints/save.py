@@ -30,6 +30,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         safetensors.torch.save_file(flat, temporary, metadata=dict(metadata))
+        # The library makes files that only their owner may read.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -75,3 +77,9 @@ def _narrowed(module: torch.nn.Module, dtype: torch.dtype | None) -> dict[str, T
         return weight if kept else weight.to(dtype)
 
     return pack({name: narrow(name, weight) for name, weight in weights_of(module).items()})
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -60,6 +60,14 @@ class QuantizedWeight:
         offsets = None if self.offsets is None else self.offsets[start : start + count]
         return QuantizedWeight(codes, scales, offsets, self.bits)
 
+    def copy_to(self, device: torch.device) -> QuantizedWeight:
+        """A copy with memory of its own."""
+        parts = (self.codes, self.scales, self.offsets)
+        codes, scales, offsets = (t if t is None else t.to(device, copy=True) for t in parts)
+        assert codes is not None
+        assert scales is not None
+        return QuantizedWeight(codes, scales, offsets, self.bits)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix as floats."""
         codes = self.codes

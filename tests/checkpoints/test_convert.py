@@ -30,7 +30,9 @@ from duologue.checkpoints import CheckpointError
 from duologue.checkpoints.convert import LAYOUTS, convert
 from duologue.checkpoints.inspect import describe
 from duologue.checkpoints.load import load_codec, load_lm
+from duologue.checkpoints.untrained import create_untrained
 from duologue.checkpoints.voices import load_voice
+from duologue.engine import Duplex, converse
 from duologue.nn.linear import QuantizedLinear
 
 
@@ -327,3 +329,17 @@ def test_refusals(source: str, target: str, to: str, message: str, tmp_path: Pat
 def test_progress_on_the_terminal(model: Path, tmp_path: Path) -> None:
     convert(model, tmp_path / "there")
     assert duologue.load_lm(tmp_path / "there").config.dep_q == 4
+
+
+def test_a_conversation_sounds_the_same_from_every_layout(tmp_path: Path) -> None:
+    """To the bit: also where a file's header moves its tensors to other addresses."""
+    create_untrained(tmp_path / "original", "tiny", seed=1)
+    pcm = torch.rand(6 * 1920, generator=torch.Generator().manual_seed(0)) - 0.5
+
+    def talk(folder: Path) -> torch.Tensor:
+        duplex = Duplex(load_codec(folder, device="cpu"), load_lm(folder, device="cpu"), seed=3)
+        return converse(duplex, pcm).pcm
+
+    expected = talk(tmp_path / "original")
+    for to in ("kyutai", "duologue"):
+        assert torch.equal(talk(quietly(tmp_path / "original", tmp_path / to, to)), expected)
