@@ -11,6 +11,8 @@ import typer
 from duologue import __version__
 from duologue.cli import checkpoints, codec, doctor, talk
 from duologue.errors import DuologueError
+from duologue.synthesis.command import synthesize
+from duologue.training import command as training
 
 app = typer.Typer(
     name="duologue",
@@ -22,9 +24,11 @@ app = typer.Typer(
 )
 app.add_typer(codec.app, name="codec")
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(training.app, name="train")
 app.command("talk")(talk.talk)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(checkpoints.convert)
+app.command("synthesize")(synthesize)
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -1,0 +1,116 @@
+"""Ways of asking about the chemical elements, and of stating what is asked."""
+
+from __future__ import annotations
+
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "symbol": (
+        "What is the symbol (of|for) {e}?",
+        "What's the chemical symbol (of|for) {e}?",
+        "Which letters stand for {e}?",
+        "(Can|Could) you tell me the symbol of {e}[, please]?",
+        "Tell me the chemical symbol of {e}[, please].",
+        "How do you write {e} in chemistry?",
+        "I'd like to know the symbol for {e}[, please].",
+        "What symbol does {e} have?",
+        "Do you know the symbol for {e}?",
+        "What are the letters for {e} in the periodic table?",
+        "Which symbol stands for {e}?",
+        "How is {e} abbreviated?",
+        "How do chemists write {e}?",
+    ),
+    "number": (
+        "What is the atomic number of {e}?",
+        "What's the atomic number of {e}[, please]?",
+        "Which atomic number does {e} have?",
+        "(Can|Could) you tell me the atomic number of {e}?",
+        "Tell me the atomic number of {e}[, please].",
+        "What number is {e} in the periodic table?",
+        "How many protons does {e} have?",
+        "How many protons are there in {e}?",
+        "I'd like to know the atomic number of {e}.",
+        "Do you know the number of {e} in the periodic table?",
+        "What is {e}'s atomic number?",
+        "Where does {e} stand in the order of the elements?",
+        "Can you give me the number of {e} in the table of elements?",
+    ),
+    "category": (
+        "What kind of element is {e}?",
+        "What type of element is {e}?",
+        "What sort of element is {e}?",
+        "Which family does {e} belong to?",
+        "(Can|Could) you tell me what kind of element {e} is?",
+        "Tell me what type of element {e} is[, please].",
+        "Is {e} a metal, a gas or something else?",
+        "I'd like to know what kind of element {e} is.",
+        "Which kind of element is {e}[, please]?",
+        "Where does {e} belong in the periodic table?",
+        "Which group of elements does {e} belong to?",
+        "In which family would I look for {e}?",
+    ),
+    "state": (
+        "Is {e} solid, liquid or a gas?",
+        "Is {e} a solid, a liquid or a gas [at room temperature]?",
+        "What state is {e} in at room temperature?",
+        "(Can|Could) you tell me whether {e} is solid or liquid?",
+        "In what state is {e} at room temperature?",
+        "Tell me the state of {e} at room temperature[, please].",
+        "I'd like to know whether {e} is a gas.",
+        "What is {e} at room temperature, solid or liquid?",
+        "Do you know if {e} is a liquid at room temperature?",
+        "If I leave {e} on the table, is it a gas, a liquid or a solid?",
+        "Does {e} flow, float or lie still at room temperature?",
+    ),
+    "discovered": (
+        "When was {e} discovered?",
+        "In (which|what) year was {e} discovered?",
+        "(Can|Could) you tell me when {e} was discovered?",
+        "Tell me when {e} was found[, please].",
+        "Since when do we know {e}?",
+        "I'd like to know when {e} was discovered[, please].",
+        "What year was {e} discovered in?",
+        "When did they discover {e}?",
+        "Do you know when {e} was discovered?",
+        "How old is the discovery of {e}?",
+        "How long have people known about {e}?",
+        "When did somebody first find {e}?",
+    ),
+}
+
+STATEMENTS: dict[str, tuple[str, ...]] = {
+    "symbol": (
+        "The symbol of {e} is {v}.",
+        "The chemical symbol for {e} is {v}.",
+        "{E} is written {v}.",
+        "{v} stands for {e}.",
+    ),
+    "number": (
+        "The atomic number of {e} is {v}.",
+        "{E} has the atomic number {v}.",
+        "{E} is element number {v}.",
+        "{E} has {v} protons.",
+    ),
+    "category": (
+        "{E} is {v}.",
+        "{E} is {v} in the periodic table.",
+        "The element {e} is {v}.",
+    ),
+    "state": (
+        "At room temperature {e} is a {v}.",
+        "{E} is a {v} at room temperature.",
+        "{E} is a {v}.",
+    ),
+    "discovered": (
+        "{E} was discovered in {v}.",
+        "{E} was found in {v}.",
+        "The discovery of {e} was in {v}.",
+        "People have known {e} since {v}.",
+    ),
+}
+
+NOUNS = {
+    "symbol": ("symbol", "chemical symbol"),
+    "number": ("atomic number", "number"),
+    "category": ("family", "category"),
+    "state": ("state", "state at room temperature"),
+    "discovered": ("year of discovery", "discovery"),
+}

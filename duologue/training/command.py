@@ -1,0 +1,276 @@
+"""`duologue train ...`: start a run, or go on with it; and what a run needs beforehand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from duologue.training.trainer import RunConfig, Task
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(name="train", no_args_is_help=True)
+
+ConfigOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--config",
+        exists=True,
+        dir_okay=False,
+        help="Recipe in TOML; given more than once, later files override earlier ones.",
+    ),
+]
+ManifestOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        exists=True,
+        help="Manifest (JSON Lines) or a folder of them; may be given more than once.",
+    ),
+]
+EncodedOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        exists=True,
+        file_okay=False,
+        help="Folder that `train encode` wrote; may be given more than once.",
+    ),
+]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help="Folder of the run: checkpoints, metrics.jsonl, samples and the exported model. "
+        "If it holds a checkpoint, the run goes on from there.",
+    ),
+]
+CodecOption = Annotated[str, typer.Option("--codec", help="Codec: a folder, file or model name.")]
+TokenizerOption = Annotated[
+    Path, typer.Option(exists=True, dir_okay=False, help="Text tokenizer (`train tokenizer`).")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a recipe entry, e.g. --set run.batch=64 (repeatable)."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option("--stop-after-minutes", min=0, help="Save and stop after this time."),
+]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Begin anew, deleting the folder's checkpoints.")
+]
+
+
+@app.callback()
+def train() -> None:
+    """Train a model of your own. A run that was stopped goes on where it was, by itself."""
+
+
+@app.command()
+def codec(
+    config: ConfigOption,
+    data: ManifestOption,
+    out: OutOption,
+    device: DeviceOption = "auto",
+    override: SetOption = None,
+    threads: ThreadsOption = None,
+    stop_after_minutes: MinutesOption = None,
+    restart: RestartOption = False,
+) -> None:
+    """Train a Mimi codec on mono speech.
+
+    Ctrl-C (or SIGTERM) saves and stops; the same command goes on. The codec as it stands is in
+    OUT/codec after each save, ready for `duologue codec` or `load_codec`.
+    """
+    _prepare(threads)
+    from duologue.checkpoints.load import pick_device
+    from duologue.training.codec import CodecTask, CodecTrainingConfig
+    from duologue.training.config import parse, read_toml
+    from duologue.training.data import read_manifest
+
+    recipe = parse(CodecTrainingConfig, read_toml(config, override or ()))
+    recordings = [recording for path in data for recording in read_manifest(path)]
+    hours = sum(recording.duration_s for recording in recordings) / 3600
+    logger.info("%d recordings, %.2f h", len(recordings), hours)
+    task = CodecTask(recipe, recordings, pick_device(device))
+    _run(task, recipe.run, out, stop_after_minutes, restart)
+
+
+@app.command()
+def lm(
+    config: ConfigOption,
+    data: EncodedOption,
+    out: OutOption,
+    codec: CodecOption,
+    tokenizer: TokenizerOption,
+    reference_tokenizer: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Of references; the text one if not given."),
+    ] = None,
+    device: DeviceOption = "auto",
+    override: SetOption = None,
+    threads: ThreadsOption = None,
+    stop_after_minutes: MinutesOption = None,
+    restart: RestartOption = False,
+) -> None:
+    """Train a duplex language model and its reference encoder on encoded dialogues.
+
+    OUT/model holds the whole model folder after each save: language model, codec, tokenizers and
+    reference encoder.
+    """
+    _prepare(threads)
+    from duologue.checkpoints.load import load_codec, pick_device
+    from duologue.training.config import parse, read_toml
+    from duologue.training.duplex import DuplexTask, DuplexTrainingConfig
+    from duologue.training.language import Corpus
+
+    recipe = parse(DuplexTrainingConfig, read_toml(config, override or ()))
+    device_used = pick_device(device)
+    loaded = load_codec(codec, device=device_used)
+    task = DuplexTask(
+        recipe,
+        Corpus.of(data, loaded),
+        loaded,
+        tokenizer,
+        reference_tokenizer or tokenizer,
+        device_used,
+    )
+    _run(task, recipe.run, out, stop_after_minutes, restart)
+
+
+@app.command()
+def stt(
+    config: ConfigOption,
+    data: EncodedOption,
+    out: OutOption,
+    codec: CodecOption,
+    tokenizer: TokenizerOption,
+    device: DeviceOption = "auto",
+    override: SetOption = None,
+    threads: ThreadsOption = None,
+    stop_after_minutes: MinutesOption = None,
+    restart: RestartOption = False,
+) -> None:
+    """Train a streaming transcription model on encoded dialogues or mono speech."""
+    _prepare(threads)
+    from duologue.checkpoints.load import load_codec, pick_device
+    from duologue.training.config import parse, read_toml
+    from duologue.training.language import Corpus
+    from duologue.training.stt import STTTask, STTTrainingConfig
+
+    recipe = parse(STTTrainingConfig, read_toml(config, override or ()))
+    device_used = pick_device(device)
+    loaded = load_codec(codec, device=device_used)
+    task = STTTask(recipe, Corpus.of(data, loaded), loaded, tokenizer, device_used)
+    _run(task, recipe.run, out, stop_after_minutes, restart)
+
+
+@app.command()
+def encode(
+    data: Annotated[Path, typer.Option(exists=True, help="Manifest or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the codes; a started one is gone on with.")],
+    codec: CodecOption,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Put a corpus through the codec once; language models are trained on the result."""
+    _prepare(threads)
+    from rich.progress import Progress
+
+    from duologue.checkpoints.load import load_codec, pick_device
+    from duologue.training.encoded import encode_corpus
+
+    loaded = load_codec(codec, device=pick_device(device))
+    with Progress() as progress:
+        bar = progress.add_task("encoding", total=None)
+        encode_corpus(
+            data,
+            loaded,
+            out,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+@app.command()
+def tokenizer(
+    data: ManifestOption,
+    out: Annotated[Path, typer.Option(help="The sentencepiece model to write.")],
+    pieces: Annotated[int, typer.Option(min=300, help="Size; small ones split names finely.")],
+) -> None:
+    """Make a text tokenizer from what is said and looked up in a corpus."""
+    _prepare(None)
+    from duologue.training.tokenizer import train_tokenizer
+
+    count = train_tokenizer(_texts(data), out, pieces)
+    typer.echo(f"{out}: {count} pieces")
+
+
+@app.command()
+def curves(
+    run: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of a run.")],
+) -> None:
+    """Draw a run's metrics into RUN/curves.png (needs matplotlib)."""
+    from duologue.training.reports import draw_curves
+
+    typer.echo(draw_curves(run))
+
+
+def _texts(manifests: list[Path]) -> Iterator[str]:
+    """What is said and what is looked up in some corpora."""
+    from duologue.training.data import read_rows
+
+    for manifest in manifests:
+        for _, row in read_rows(manifest):
+            if row.get("split", "train") != "train":
+                continue
+            by_speaker: dict[str, list[str]] = {}
+            for word, _, speaker in row.get("alignments", ()):
+                by_speaker.setdefault(speaker, []).append(word)
+            yield from (" ".join(words) for words in by_speaker.values())
+            yield from (lookup["reference_text"] for lookup in row.get("retrieval") or ())
+
+
+def _prepare(threads: int | None) -> None:
+    """Logging, threads and fast arithmetic on GPUs."""
+    import torch
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def _run(
+    task: Task[Any], config: RunConfig, out: Path, minutes: float | None, restart: bool
+) -> None:
+    """Resume if there is something to resume, train, and say how it ended."""
+    import shutil
+
+    from duologue.training.trainer import Outcome, Trainer
+
+    if restart and (out / "checkpoints").exists():
+        shutil.rmtree(out / "checkpoints")
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(task, config, out)
+    how = "going on" if trainer.resume() else "starting"
+    logger.info("%s at step %d of %d on %s", how, trainer.step, config.steps, task.device)
+    outcome = trainer.run(stop_after_s=None if minutes is None else 60 * minutes)
+    logger.info("%s at step %d", outcome.value, trainer.step)
+    if outcome is Outcome.INTERRUPTED:
+        raise typer.Exit(130)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,288 @@
+"""The duplex task: wren's language model and its reference encoder, from nothing.
+
+Text cross-entropy with light padding, audio cross-entropy with a heavy first codebook (Moshi,
+arXiv 2410.00037, section 3.4); the depth stack sees a random part of the frames. References are
+encoded by a small encoder that learns along, and their rows are added to the inputs from the frame
+of arrival on (MoshiRAG, arXiv 2604.12928). A run may begin with text alone: copying a reference
+into the text stream is learnt much faster without sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duologue.audio.wav import write_wav
+from duologue.checkpoints.folder import FolderConfig
+from duologue.checkpoints.save import write_tensors
+from duologue.checkpoints.tokenizer import TextTokenizer
+from duologue.conditioning.provider import ConditionProvider, FuserConfig
+from duologue.conditioning.reference import ReferenceEncoder
+from duologue.mimi.codec import Mimi
+from duologue.moshi.config import LMConfig
+from duologue.moshi.lm import MoshiLM
+from duologue.moshi.sampling import Sampling
+from duologue.training.encoded import Conversation
+from duologue.training.language import (
+    CODEC_CONFIG_NAME,
+    CODEC_NAME,
+    Corpus,
+    LanguageTask,
+    LanguageTrainingConfig,
+    save_model_folder,
+    spread,
+)
+from duologue.training.lm_data import DuplexSampler, LMBatch, Reference
+from duologue.training.lm_losses import audio_loss, delayed, recall, text_loss
+from duologue.training.text_stream import FIRST_PIECE, RETRIEVAL
+
+REFERENCE = "reference_with_time"
+"""Name of the conditioner, as in the published model."""
+
+
+@dataclass(frozen=True)
+class DuplexLossConfig:
+    """Weights of the published recipe, unless a recipe says otherwise."""
+
+    padding: float = 0.5
+    retrieval: float = 1.0
+    """Of the retrieval token, against its rarity."""
+    first_codebook: float = 100.0
+    audio: float = 1.0
+    depth_frames: int = 0
+    """Frames of each sequence that the depth stack learns from in a step; 0 is all of them."""
+    text_only_steps: int = 0
+    """At the start, only the text row is learnt."""
+
+
+@dataclass(frozen=True)
+class DuplexTrainingConfig(LanguageTrainingConfig):
+    """A duplex model's training."""
+
+    reference: dict[str, Any] = field(default_factory=dict)
+    """Shape of the reference encoder, in the keys of a published conditioner block."""
+    losses: DuplexLossConfig = field(default_factory=DuplexLossConfig)
+    samples: int = 2
+    sample_s: float = 12.0
+
+
+class DuplexTask(LanguageTask):
+    """Trains a `MoshiLM` with a `ReferenceEncoder`."""
+
+    kind = "lm"
+    config: DuplexTrainingConfig
+
+    def __init__(
+        self,
+        config: DuplexTrainingConfig,
+        corpus: Corpus,
+        codec: Mimi,
+        tokenizer: Path,
+        reference_tokenizer: Path,
+        device: torch.device,
+    ) -> None:
+        self.codec = codec
+        self.tokenizer_path, self.reference_tokenizer_path = tokenizer, reference_tokenizer
+        self.tokenizer = TextTokenizer(tokenizer)
+        references = TextTokenizer(reference_tokenizer)
+        lm_config = LMConfig.from_dict(
+            {"text_card": len(self.tokenizer), "card": codec.config.quantizer.bins, **config.lm}
+        )
+        options = dict(config.reference)
+        options["embedder_params"] = {
+            "vocab_size": len(references), **options.get("embedder_params", {}),
+        }  # fmt: skip
+        self.conditioners = {REFERENCE: {"type": "arc_encoder", "arc_encoder": options}}
+        self.fuser = FuserConfig(streaming_sum=(REFERENCE,))
+        torch.manual_seed(config.run.seed)
+        provider = ConditionProvider(lm_config.dim, self.conditioners, self.fuser)
+        self.lm = MoshiLM(lm_config, provider)
+        conditioner = provider.reference
+        assert conditioner is not None
+        self.conditioner = conditioner
+        self.encoder = ReferenceEncoder(conditioner.config)
+        super().__init__(config, {"lm": self.lm, "reference": self.encoder}, corpus, device)
+        self.sampler = DuplexSampler(
+            [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
+            reference_tokenizer=references, seed=config.run.seed, frame_rate=corpus.frame_rate,
+        )  # fmt: skip
+
+    def losses(
+        self, batch: LMBatch, step: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        weights = self.config.losses
+        with_audio = step >= weights.text_only_steps
+        text_logits, audio_logits, targets, audio_targets = self._predict(
+            batch, generator, with_audio=with_audio
+        )
+        text = text_loss(
+            text_logits, targets[:, 0], padding_weight=weights.padding,
+            special={RETRIEVAL: weights.retrieval},
+        )  # fmt: skip
+        if not with_audio:
+            return text, {"text": text}
+        audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
+        report = {"text": text, "audio": audio, "first_codebook": each[0]}
+        report["last_codebook"] = each[-1]
+        return text + weights.audio * audio, report
+
+    def _predict(
+        self, batch: LMBatch, generator: torch.Generator | None, *, with_audio: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Text logits [B, T, classes], code logits [B, K, T', card], and the targets of both."""
+        inputs, targets = delayed(batch.codes, self.lm.config)
+        with self.config.run.autocast(self.device):
+            x = self.lm.embed(inputs) + self._condition(batch)
+            z, text_logits = self.lm.head(self.lm.transformer(x))
+            columns = targets
+            if not with_audio:
+                columns = targets[:, :, :0]
+                return text_logits, z.new_zeros(0), targets, columns
+            chosen = self._draw_frames(targets, generator)
+            if chosen is not None:
+                z = z.gather(1, chosen[..., None].expand(-1, -1, z.shape[-1]))
+                columns = targets.gather(2, chosen[:, None].expand(-1, targets.shape[1], -1))
+            audio_logits = self.lm.depth_logits(z, columns)
+        return text_logits, audio_logits, targets, columns[:, 1 : 1 + self.lm.config.dep_q]
+
+    def _draw_frames(self, targets: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        count, length = self.config.losses.depth_frames, targets.shape[2]
+        if generator is None or not 0 < count < length:
+            return None
+        drawn = torch.rand(targets.shape[0], length, generator=generator)
+        return drawn.argsort(dim=1)[:, :count].sort(dim=1).values.to(targets.device)
+
+    def _condition(self, batch: LMBatch) -> Tensor:
+        """Rows of references at their frames: [B, T, dim]."""
+        length = batch.codes.shape[2]
+        rows = torch.zeros(batch.codes.shape[0], length, self.lm.config.dim, device=self.device)
+        encoded = self.encode([r.tokens for r in batch.references if r.tokens is not None])
+        given = iter(encoded)
+        added = []
+        for reference in sorted(batch.references, key=lambda r: r.tokens is None):
+            vectors = self.conditioner.absent if reference.tokens is None else next(given)
+            count = min(len(vectors), length - reference.frame)
+            added.append((reference, vectors[:count]))
+        # Later references replace what is left of earlier ones, as in a running conversation.
+        for reference, vectors in sorted(added, key=lambda pair: (pair[0].item, pair[0].frame)):
+            mask = torch.zeros_like(rows[:, :, :1])
+            mask[reference.item, reference.frame :] = 1
+            placed = torch.zeros_like(rows)
+            end = reference.frame + len(vectors)
+            placed[reference.item, reference.frame : end] = vectors.to(rows.dtype)
+            rows = rows * (1 - mask) + placed
+        return rows
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Token ids of references -> rows for the model's input, one list each."""
+        return [self.conditioner(vectors) for vectors in self.encoder(texts)]
+
+    def held_out_batches(self) -> Iterator[LMBatch]:
+        dialogues = [one for one in self.corpus.held_out if one.is_dialogue]
+        yield from self.first_sequences(spread(dialogues, self.config.held_out_sequences))
+
+    @torch.no_grad()
+    def evaluate(self, step: int, samples: Path) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+
+        def add(name: str, value: float, count: float) -> None:
+            sums[name] = sums.get(name, 0.0) + value
+            counts[name] = counts.get(name, 0.0) + count
+
+        with self.swapped():
+            for batch in self.held_out_batches():
+                batch = batch.to(self.device)
+                logits, audio_logits, targets, audio_targets = self._predict(
+                    batch, None, with_audio=True
+                )
+                weights = self.config.losses
+                size = len(batch.codes)
+                text = text_loss(logits, targets[:, 0], padding_weight=weights.padding, special={})
+                audio, each = audio_loss(
+                    audio_logits, audio_targets, first_weight=weights.first_codebook
+                )
+                for name, value in (
+                    ("text", text), ("audio", audio), ("first_codebook", each[0]),
+                    ("last_codebook", each[-1]),
+                ):  # fmt: skip
+                    add(name, float(value) * size, size)
+                guesses, truth = logits.argmax(dim=-1), targets[:, 0]
+                pieces = truth >= FIRST_PIECE
+                add("piece_accuracy", *recall(guesses, truth, pieces))
+                add("grounded_accuracy", *recall(guesses, truth, pieces & batch.grounded))
+                add("retrieval_recall", *recall(guesses, truth, truth == RETRIEVAL))
+                false = (guesses == RETRIEVAL) & (truth != RETRIEVAL)
+                add("retrieval_false_per_minute", float(false.sum()),
+                    float((truth >= 0).sum()) / self.corpus.frame_rate / 60)  # fmt: skip
+            self._write_samples(samples)
+        return {name: sums[name] / max(counts[name], 1e-9) for name in sums}
+
+    def _write_samples(self, folder: Path) -> None:
+        """Let the model talk to held-out users; lookups answer when they did in the recording."""
+        dialogues = [one for one in self.corpus.held_out if one.is_dialogue]
+        for index, one in enumerate(spread(dialogues, self.config.samples)):
+            pcm, text = self.converse(one)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_wav(folder / f"{index:02d}.wav", pcm, self.codec.sample_rate)
+            (folder / f"{index:02d}.txt").write_text(text + "\n", encoding="utf-8")
+
+    @torch.no_grad()
+    def converse(self, one: Conversation) -> tuple[np.ndarray, str]:
+        """The model's side of a recorded conversation: samples [2, T] (agent, user), and text."""
+        frames = min(one.frames, int(self.config.sample_s * self.corpus.frame_rate))
+        codes = one.codes[:, :frames].long().to(self.device)
+        half = codes.shape[0] // 2
+        generator = self.lm.generator(1, sampling=Sampling(0.7, 50), seed=0)
+        arrivals = {r.frame: r for r in self._arrivals(one)}
+        words, spoken = self.tokenizer.stream(), []
+        text = ""
+        for frame in range(frames):
+            if frame in arrivals:
+                tokens = arrivals[frame].tokens
+                rows = self.conditioner.absent if tokens is None else self.encode([tokens])[0]
+                generator.set_reference(0, rows)
+            out = generator.step(codes[None, half:, frame : frame + 1])
+            token = int(out.sampled_text[0])
+            if token == RETRIEVAL:
+                text += words.flush() + " [RET]"
+            elif token >= FIRST_PIECE:
+                text += words.push(token)
+            if bool(out.ready[0]):
+                spoken.append(out.audio[0])
+        mine = torch.stack(spoken, dim=1)[None].clamp(min=0)
+        both = [self.codec.decode(mine)[0, 0], self.codec.decode(codes[None, half:])[0, 0]]
+        length = min(len(pcm) for pcm in both)
+        return torch.stack([pcm[:length] for pcm in both]).float().cpu().numpy(), text.strip()
+
+    def _arrivals(self, one: Conversation) -> list[Reference]:
+        sampler = self.sampler
+        assert isinstance(sampler, DuplexSampler)
+        found = []
+        for lookup in one.facts.get("retrieval") or ():
+            if lookup.get("arrival_time") is not None:
+                frame = int(np.ceil(lookup["arrival_time"] * self.corpus.frame_rate))
+                tokens = tuple(sampler.tokenizer_of_references.encode(lookup["reference_text"]))
+                good = lookup["outcome"] == "found" and tokens
+                found.append(Reference(0, frame, tokens if good else None))
+        return found
+
+    def export(self, folder: Path) -> None:
+        described = FolderConfig(
+            self.lm.config, mimi_name=CODEC_NAME, mimi_config_name=CODEC_CONFIG_NAME,
+            tokenizer_name="tokenizer.model", conditioners=self.conditioners, fuser=self.fuser,
+        )  # fmt: skip
+        dtype = getattr(torch, self.config.export_dtype)
+        target = folder / "model"
+        with self.swapped():
+            save_model_folder(target, self.lm, described, self.codec, self.tokenizer_path, dtype)
+            weights = {name: t.to(dtype) for name, t in self.encoder.state_dict().items()}
+            write_tensors(target / "reference" / "model.safetensors", weights, {})
+        copy = target / "reference" / "tokenizer.model"
+        copy.write_bytes(self.reference_tokenizer_path.read_bytes())

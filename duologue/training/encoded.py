@@ -1,0 +1,186 @@
+"""Corpora as codes: every recording goes through the codec once, and training reads the result.
+
+A folder of shards, `shard_00000.safetensors` (codes) beside `shard_00000.jsonl.gz` (what the
+side-cars say). Shards depend only on the manifest, the codec and the shard size, and are written
+one by one, so an interrupted encoding goes on where it was.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from duologue.audio.files import read_channels
+from duologue.audio.levels import power_gate
+from duologue.checkpoints.save import write_json, write_tensors
+from duologue.mimi.codec import Mimi
+from duologue.training.data import DataError, read_rows
+
+logger = logging.getLogger(__name__)
+
+MAIN, OTHER = "SPEAKER_MAIN", "SPEAKER_OTHER"
+_KEPT = (
+    "kind", "id", "class", "split", "init_speaker", "alignments", "retrieval", "turns", "events",
+)  # fmt: skip
+"""What later stages read of a side-car."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One encoded recording."""
+
+    codes: Tensor
+    """int16 [channels * K, F]; the agent's codebooks first where there are two channels."""
+    facts: Mapping[str, Any]
+
+    @property
+    def frames(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def split(self) -> str:
+        return str(self.facts.get("split", "train"))
+
+    @property
+    def is_dialogue(self) -> bool:
+        return self.facts.get("kind", "dialogue") == "dialogue"
+
+    def words(self, speaker: str) -> list[tuple[str, float, float]]:
+        """Words of one speaker with start and end in seconds, sorted by start."""
+        found = [
+            (str(word), float(times[0]), float(times[1]))
+            for word, times, who in self.facts.get("alignments", ())
+            if who == speaker
+        ]
+        return sorted(found, key=lambda word: word[1])
+
+
+class EncodedCorpus:
+    """All conversations of a folder of shards; codes are kept as int16 in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.conversations: list[Conversation] = []
+        description = folder / "codes.json"
+        if not description.is_file():
+            raise DataError(f"{folder}: no encoded corpus there (no {description.name})")
+        self.description: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("shard_*.safetensors")):
+            self.conversations += _read_shard(path)
+        if not self.conversations:
+            raise DataError(f"{folder}: the encoded corpus is empty")
+
+    @property
+    def codebooks(self) -> int:
+        """Codebooks of one channel."""
+        return int(self.description["codebooks"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of what is in it."""
+        digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode())
+        for one in self.conversations:
+            digest.update(f"{one.facts.get('id')} {one.frames}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def encode_corpus(
+    manifest: Path,
+    codec: Mimi,
+    out: Path,
+    *,
+    shard: int = 200,
+    gate_db: float = -65.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Encode all recordings of a manifest that are not encoded yet; returns how many there are.
+
+    The user's channel is gated as a running engine does it: frames below `gate_db` are silence.
+    A last shard that has grown since is encoded again.
+    """
+    rows = list(read_rows(manifest))
+    description = {
+        "codebooks": codec.num_codebooks,
+        "codec": codec_fingerprint(codec),
+        "frame_rate": codec.frame_rate,
+        "gate_db": gate_db,
+        "shard": shard,
+    }
+    described = out / "codes.json"
+    if described.is_file() and json.loads(described.read_text(encoding="utf-8")) != description:
+        raise DataError(f"{out}: encoded with another codec or other settings; use a new folder")
+    write_json(described, description)
+    for first in range(0, len(rows), shard):
+        part = rows[first : first + shard]
+        stem = out / f"shard_{first // shard:05d}"
+        if _count(stem) != len(part):
+            _write_shard(stem, [_encode(path, facts, codec, gate_db) for path, facts in part])
+        if progress:
+            progress(first + len(part), len(rows))
+    return len(rows)
+
+
+def codec_fingerprint(codec: Mimi) -> str:
+    """Short hash of a codec's codebooks: codes of different codecs must not be mixed."""
+    digest = hashlib.sha256()
+    for name, tensor in codec.quantizer.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _encode(path: Path, facts: Mapping[str, Any], codec: Mimi, gate_db: float) -> Conversation:
+    device = next(codec.parameters()).device
+    pcm = np.array(read_channels(path, codec.sample_rate), dtype=np.float32)
+    pcm = np.pad(pcm, ((0, 0), (0, -pcm.shape[1] % codec.frame_size)))
+    signal = torch.from_numpy(pcm)
+    if signal.shape[0] == 2:
+        signal[1] = power_gate(signal[1], gate_db)
+    codes = codec.encode(signal[:, None].to(device))
+    return Conversation(
+        codes.flatten(0, 1).to(torch.int16).cpu(),
+        {key: facts[key] for key in _KEPT if key in facts},
+    )
+
+
+def _write_shard(stem: Path, conversations: Sequence[Conversation]) -> None:
+    facts = [{**one.facts, "frames": one.frames} for one in conversations]
+    text = "".join(json.dumps(fact) + "\n" for fact in facts)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    scratch = stem.with_suffix(".part")
+    scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
+    scratch.replace(stem.with_suffix(".jsonl.gz"))
+    codes = {f"{i:05d}": one.codes for i, one in enumerate(conversations)}
+    write_tensors(stem.with_suffix(".safetensors"), codes, {"count": str(len(conversations))})
+
+
+def _count(stem: Path) -> int:
+    """Conversations in a complete shard, 0 where there is none."""
+    path = stem.with_suffix(".safetensors")
+    if not path.is_file():
+        return 0
+    with safetensors.safe_open(str(path), "pt") as file:
+        return int(file.metadata()["count"])
+
+
+def _read_shard(path: Path) -> Iterator[Conversation]:
+    codes = safetensors.torch.load_file(path)
+    with gzip.open(path.with_suffix("").with_suffix(".jsonl.gz"), "rt", encoding="utf-8") as file:
+        facts = [json.loads(line) for line in file]
+    if len(facts) != len(codes):
+        raise DataError(f"{path}: {len(codes)} recordings, but side-cars of {len(facts)}")
+    for name, fact in zip(sorted(codes), facts, strict=True):
+        yield Conversation(codes[name], fact)

@@ -1,0 +1,238 @@
+"""Encoded conversations -> training sequences of the language models, the n-th a function of n.
+
+A duplex sequence is 1 text row, the agent's codes, the user's codes, and references that arrive at
+their frames; a transcription sequence is 1 delayed text row and the heard codes. Sequences begin at
+the start of a conversation or of a user's turn, so that no reply loses its reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duologue.training.data import DataError, PrefetchConfig, generator_at
+from duologue.training.encoded import MAIN, OTHER, Conversation
+from duologue.training.text_stream import RETRIEVAL, Tokenizer, place_retrieval, text_row
+
+ZERO = -1
+_SLACK_S = 1e-6
+"""Times that differ by less are equal."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What arrives at a frame of one item: tokens of a text, or nothing (`None`)."""
+
+    item: int
+    frame: int
+    tokens: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class LMBatch:
+    """Sequences of one length."""
+
+    codes: Tensor
+    """int64 [B, rows, T], text first; -1 where there is nothing."""
+    references: tuple[Reference, ...]
+    grounded: Tensor
+    """bool [B, T]: text frames of replies that speak a reference."""
+    quiet: Tensor
+    """float32 [B, T]: seconds until the speaker is heard again, 0 while speaking."""
+
+    def to(self, device: torch.device) -> LMBatch:
+        moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet))
+        codes, grounded, quiet = moved
+        return LMBatch(codes, self.references, grounded, quiet)
+
+
+@dataclass(frozen=True)
+class SequenceConfig(PrefetchConfig):
+    """How sequences are cut and references are timed."""
+
+    frames: int = 250
+    start_margin: int = 12
+    """A sequence begins up to so many frames before a turn."""
+    resample_delay: float = 0.2
+    """Share of references that arrive earlier than the recording was made for."""
+    reference_dropout: float = 0.0
+    """Share of references that are replaced by the learnt "nothing" vector. The corpus has failed
+    lookups with fitting replies; dropping more teaches to speak facts that were not given."""
+    text_delay_s: float = 0.0
+    """Transcription: how far the text lags behind the speech."""
+
+
+@dataclass
+class _Sequence:
+    codes: NDArray[np.int64]
+    grounded: NDArray[np.bool_]
+    quiet: NDArray[np.float32]
+    references: list[Reference] = field(default_factory=list)
+
+
+class SequenceSampler:
+    """What duplex and transcription sequences have in common."""
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        config: SequenceConfig,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        frame_rate: float,
+    ) -> None:
+        if not conversations:
+            raise DataError("there are no conversations to draw from")
+        self.conversations, self.config, self.tokenizer = conversations, config, tokenizer
+        self.seed, self.frame_rate = seed, frame_rate
+        weights = np.array([max(1, one.frames) for one in conversations], dtype=np.float64)
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def batch(self, position: int, size: int) -> LMBatch:
+        """Sequences `position` to `position + size - 1`."""
+        return collate([self.sequence(position + index) for index in range(size)])
+
+    def sequence(self, position: int) -> _Sequence:
+        """Sequence number `position`."""
+        rng = generator_at(self.seed, position)
+        chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+        one = self.conversations[min(chosen, len(self.conversations) - 1)]
+        starts = self._starts(one)
+        start = int(starts[rng.integers(len(starts))])
+        if start:
+            start = max(0, start - int(rng.integers(1, self.config.start_margin + 1)))
+        return self.cut(one, start, rng)
+
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+        """The sequence of a conversation that begins at a frame."""
+        raise NotImplementedError
+
+    def _starts(self, one: Conversation) -> list[int]:
+        """Frames at which a sequence may begin."""
+        turns = one.facts.get("turns") or ()
+        last = one.frames - self.config.frames // 4
+        begins = [int(t["start"] * self.frame_rate) for t in turns if t["speaker"] == OTHER]
+        return [0, *(frame for frame in begins if 0 < frame < last)]
+
+    def _words(self, one: Conversation, speaker: str, start: int) -> list[tuple[str, float, float]]:
+        """Words of a speaker that begin in the sequence, in its own time."""
+        shift = start / self.frame_rate
+        length = self.config.frames / self.frame_rate
+        return [
+            (text, begin - shift, end - shift)
+            for text, begin, end in one.words(speaker)
+            if 0 <= begin - shift < length
+        ]
+
+    def _padded(self, codes: Tensor, start: int) -> NDArray[np.int64]:
+        part = codes[:, start : start + self.config.frames].numpy().astype(np.int64)
+        missing = self.config.frames - part.shape[1]
+        return np.pad(part, ((0, 0), (0, missing)), constant_values=ZERO)
+
+
+class DuplexSampler(SequenceSampler):
+    """Sequences of the duplex model."""
+
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+        frames = self.config.frames
+        words = self._words(one, MAIN, start)
+        row = text_row(words, frames, self.frame_rate, self.tokenizer)
+        grounded = np.zeros(frames, dtype=np.bool_)
+        references: list[Reference] = []
+        for lookup in one.facts.get("retrieval") or ():
+            self._add_lookup(lookup, start, row, words, grounded, references, rng)
+        inside = max(0, min(frames, one.frames - start))
+        row.tokens[inside:] = ZERO
+        codes = np.concatenate([row.tokens[None], self._padded(one.codes, start)])
+        return _Sequence(codes, grounded, np.zeros(frames, dtype=np.float32), references)
+
+    def _add_lookup(
+        self,
+        lookup: Mapping[str, Any],
+        start: int,
+        row: Any,
+        words: Sequence[tuple[str, float, float]],
+        grounded: NDArray[np.bool_],
+        references: list[Reference],
+        rng: np.random.Generator,
+    ) -> None:
+        """Trigger token, arrival and grounded frames of one lookup, where they lie inside."""
+        rate, config = self.frame_rate, self.config
+        first_word_s = lookup["trigger_time"] + 1 / rate - start / rate
+        if first_word_s < 0:
+            return
+        trigger = place_retrieval(row, words, first_word_s, RETRIEVAL)
+        if trigger is None or lookup.get("arrival_time") is None:
+            return
+        arrival = int(np.ceil(lookup["arrival_time"] * rate)) - start
+        if arrival > trigger + 1 and rng.random() < config.resample_delay:
+            arrival = int(rng.integers(trigger + 1, arrival + 1))
+        dropped = rng.random() < config.reference_dropout
+        if not trigger < arrival < config.frames:
+            return
+        found = lookup["outcome"] == "found" and not dropped
+        tokens = tuple(self.tokenizer_of_references.encode(lookup["reference_text"]))
+        references.append(Reference(0, arrival, tokens if found and tokens else None))
+        if found and lookup.get("body_start") is not None:
+            begin, end = (int(lookup[key] * rate) - start for key in ("body_start", "body_end"))
+            grounded[max(0, begin) : max(0, end + 1)] = True
+
+    tokenizer_of_references: Tokenizer
+
+    def __init__(self, *args: Any, reference_tokenizer: Tokenizer, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.tokenizer_of_references = reference_tokenizer
+
+
+class TranscriptionSampler(SequenceSampler):
+    """Sequences of the transcription model: what the user says, a while later, as text."""
+
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+        frames, config = self.config.frames, self.config
+        speaker = OTHER if one.is_dialogue else MAIN
+        words = self._words(one, speaker, start)
+        row = text_row(words, frames, self.frame_rate, self.tokenizer, delay_s=config.text_delay_s)
+        inside = max(0, min(frames, one.frames - start))
+        row.tokens[inside:] = ZERO
+        heard = one.codes[one.codes.shape[0] // 2 :] if one.is_dialogue else one.codes
+        codes = np.concatenate([row.tokens[None], self._padded(heard, start)])
+        quiet = seconds_of_silence(words, frames, self.frame_rate)
+        return _Sequence(codes, np.zeros(frames, dtype=np.bool_), quiet)
+
+
+def seconds_of_silence(
+    words: Sequence[tuple[str, float, float]], frames: int, frame_rate: float
+) -> NDArray[np.float32]:
+    """For each frame, seconds from its end until the next word; 0 inside words.
+
+    After the last word it is silent for ever, as far as the sequence can tell.
+    """
+    quiet = np.full(frames, np.inf, dtype=np.float32)
+    begins, ends = np.arange(frames) / frame_rate + _SLACK_S, (np.arange(frames) + 1) / frame_rate
+    for _, begin, end in reversed(words):
+        before = ends <= begin
+        quiet[before] = (begin - ends[before]).astype(np.float32)
+        quiet[(ends > begin) & (begins < end)] = 0.0
+    return quiet
+
+
+def collate(sequences: Sequence[_Sequence]) -> LMBatch:
+    """Sequences of one length -> a batch."""
+    references = tuple(
+        Reference(index, reference.frame, reference.tokens)
+        for index, one in enumerate(sequences)
+        for reference in one.references
+    )
+    return LMBatch(
+        torch.from_numpy(np.stack([one.codes for one in sequences])),
+        references,
+        torch.from_numpy(np.stack([one.grounded for one in sequences])),
+        torch.from_numpy(np.stack([one.quiet for one in sequences])),
+    )

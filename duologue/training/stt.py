@@ -1,0 +1,144 @@
+"""The transcription task: a delayed-streams model that hears codes and writes words.
+
+The text row lags behind the heard codes by a fixed delay (delayed-streams modelling,
+arXiv 2509.08753); beside it, heads say whether it stays silent for half a second, one, two and
+three seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from duologue.checkpoints.folder import FolderConfig
+from duologue.checkpoints.tokenizer import TextTokenizer
+from duologue.mimi.codec import Mimi
+from duologue.moshi.config import LMConfig
+from duologue.moshi.lm import MoshiLM
+from duologue.training.language import (
+    CODEC_CONFIG_NAME,
+    CODEC_NAME,
+    Corpus,
+    LanguageTask,
+    LanguageTrainingConfig,
+    save_model_folder,
+    spread,
+)
+from duologue.training.lm_data import LMBatch, TranscriptionSampler
+from duologue.training.lm_losses import delayed, pause_loss, recall, text_loss
+from duologue.training.text_stream import FIRST_PIECE
+
+HORIZONS_S = (0.5, 1.0, 2.0, 3.0)
+"""What the pause heads look ahead, as in the published model."""
+
+
+@dataclass(frozen=True)
+class STTTrainingConfig(LanguageTrainingConfig):
+    """A transcription model's training; `data.text_delay_s` is its delay."""
+
+    padding: float = 0.5
+    """Weight of padding tokens."""
+    pauses: float = 0.2
+    """Weight of the pause heads."""
+
+
+class STTTask(LanguageTask):
+    """Trains a `MoshiLM` that generates no audio."""
+
+    kind = "stt"
+    config: STTTrainingConfig
+
+    def __init__(
+        self,
+        config: STTTrainingConfig,
+        corpus: Corpus,
+        codec: Mimi,
+        tokenizer: Path,
+        device: torch.device,
+    ) -> None:
+        self.codec, self.tokenizer_path = codec, tokenizer
+        self.tokenizer = TextTokenizer(tokenizer)
+        heard = corpus.codebooks
+        lm_config = LMConfig.from_dict(
+            {
+                "text_card": len(self.tokenizer),
+                "card": codec.config.quantizer.bins,
+                "n_q": heard,
+                "dep_q": 0,
+                "delays": [0] * (1 + heard),
+                "extra_heads_num_heads": len(HORIZONS_S),
+                **config.lm,
+            }
+        )
+        torch.manual_seed(config.run.seed)
+        self.lm = MoshiLM(lm_config)
+        super().__init__(config, {"lm": self.lm}, corpus, device)
+        self.sampler = TranscriptionSampler(
+            corpus.train, config.data, self.tokenizer, seed=config.run.seed,
+            frame_rate=corpus.frame_rate,
+        )  # fmt: skip
+
+    def losses(
+        self, batch: LMBatch, step: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, pauses, targets = self._predict(batch)
+        text = text_loss(logits, targets, padding_weight=self.config.padding, special={})
+        pause = pause_loss(pauses, batch.quiet, HORIZONS_S)
+        return text + self.config.pauses * pause, {"text": text, "pause": pause}
+
+    def _predict(self, batch: LMBatch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Text logits [B, T, classes], pause logits, and the text targets [B, T]."""
+        inputs, targets = delayed(batch.codes, self.lm.config)
+        with self.config.run.autocast(self.device):
+            z, logits = self.lm.head(self.lm.transformer(self.lm.embed(inputs)))
+            pauses = [head(z) for head in self.lm.extra_heads]
+        return logits, pauses, targets[:, 0]
+
+    def held_out_batches(self) -> Iterator[LMBatch]:
+        yield from self.first_sequences(
+            spread(self.corpus.held_out, self.config.held_out_sequences)
+        )
+
+    @torch.no_grad()
+    def evaluate(self, step: int, samples: Path) -> dict[str, float]:
+        loss, count, right, pieces, quiet_right, quiet_count = 0.0, 0, 0.0, 0.0, 0.0, 0.0
+        with self.swapped():
+            for batch in self.held_out_batches():
+                batch = batch.to(self.device)
+                logits, pauses, targets = self._predict(batch)
+                size = len(batch.codes)
+                loss += size * float(
+                    text_loss(logits, targets, padding_weight=self.config.padding, special={})
+                )
+                count += size
+                found, total = recall(logits.argmax(dim=-1), targets, targets >= FIRST_PIECE)
+                right, pieces = right + found, pieces + total
+                for head, horizon in zip(pauses, HORIZONS_S, strict=True):
+                    truth = (batch.quiet < horizon).long()
+                    known = targets >= 0
+                    found, total = recall(head.argmax(dim=-1), truth, known)
+                    quiet_right, quiet_count = quiet_right + found, quiet_count + total
+        return {
+            "text": loss / max(1, count),
+            "piece_accuracy": right / max(1.0, pieces),
+            "pause_accuracy": quiet_right / max(1.0, quiet_count),
+        }
+
+    def export(self, folder: Path) -> None:
+        described = FolderConfig(
+            self.lm.config, model_type="stt", mimi_name=CODEC_NAME,
+            mimi_config_name=CODEC_CONFIG_NAME, tokenizer_name="tokenizer.model",
+            stt_config={
+                "audio_silence_prefix_seconds": 0.0,
+                "audio_delay_seconds": self.config.data.text_delay_s,
+            },
+        )  # fmt: skip
+        dtype = getattr(torch, self.config.export_dtype)
+        with self.swapped():
+            save_model_folder(
+                folder / "model", self.lm, described, self.codec, self.tokenizer_path, dtype
+            )

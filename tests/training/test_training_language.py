@@ -1,0 +1,346 @@
+"""Text rows, encoded corpora, and tiny language models that learn, stop and go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import duologue
+from duologue.audio.wav import write_wav
+from duologue.checkpoints.reference import load_reference_encoder, load_reference_tokenizer
+from duologue.conditioning.reference import ReferenceConfig
+from duologue.mimi.codec import Mimi
+from duologue.mimi.config import MimiConfig
+from duologue.moshi.config import LMConfig
+from duologue.training.checkpoint import load_newest
+from duologue.training.config import parse
+from duologue.training.data import DataError
+from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig
+from duologue.training.encoded import MAIN, OTHER, EncodedCorpus, encode_corpus
+from duologue.training.language import Corpus
+from duologue.training.lm_data import DuplexSampler, SequenceConfig, seconds_of_silence
+from duologue.training.lm_losses import audio_loss, delayed, pause_loss, text_loss
+from duologue.training.stt import STTTask, STTTrainingConfig
+from duologue.training.text_stream import (
+    END_OF_PADDING,
+    PADDING,
+    RETRIEVAL,
+    place_retrieval,
+    text_row,
+)
+from duologue.training.tokenizer import train_tokenizer
+from duologue.training.trainer import Outcome, Trainer
+
+from .conftest import RATE, TINY
+
+LINES = [
+    "hello there how are you", "what is the capital of france", "let me see",
+    "the capital of france is paris", "i do not know that", "what is the symbol of gold",
+]  # fmt: skip
+
+
+class Letters:
+    """One token per letter, from 10 on."""
+
+    def encode(self, text: str) -> list[int]:
+        return [10 + ord(letter) - ord("a") for letter in text]
+
+
+def spoken(text: str, start: float, speaker: str) -> list[Any]:
+    words = text.split()
+    return [[w, [start + 0.3 * i, start + 0.3 * i + 0.25], speaker] for i, w in enumerate(words)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train_tokenizer(LINES * 20, path, 320)
+    return path
+
+
+@pytest.fixture(scope="session")
+def codec() -> Mimi:
+    torch.manual_seed(0)
+    return Mimi(MimiConfig.from_dict(TINY["codec"])).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five dialogues with one lookup each; the last is held out."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        pcm = rng.normal(0, 0.05, (2, 8 * RATE)).astype(np.float32)
+        pcm[1, : RATE // 2] = 0
+        write_wav(folder / f"{index}.wav", pcm, RATE)
+        facts = {
+            "kind": "dialogue", "id": f"d{index}", "split": "valid" if index == 4 else "train",
+            "alignments": [
+                *spoken("what is the capital of france", 0.5, OTHER),
+                *spoken("let me see", 3.0, MAIN),
+                *spoken("the capital of france is paris", 4.5, MAIN),
+            ],
+            "turns": [{"speaker": OTHER, "start": 0.5, "end": 2.5}],
+            "retrieval": [{
+                "trigger_time": 2.92, "arrival_time": 4.0, "outcome": "found",
+                "reference_text": "the capital of france is paris", "body_start": 4.5,
+                "body_end": 6.5,
+            }],
+        }  # fmt: skip
+        (folder / f"{index}.json").write_text(json.dumps(facts))
+    rows = [json.dumps({"path": f"{index}.wav", "duration": 8.0}) for index in range(5)]
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+    return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="session")
+def encoded(dialogues: Path, codec: Mimi, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("encoded")
+    assert encode_corpus(dialogues, codec, out, shard=2) == 5
+    return out
+
+
+def test_words_begin_in_their_frame_after_an_end_of_padding() -> None:
+    row = text_row([("ab", 0.30, 0.5), ("c", 0.79, 0.9)], 14, 12.5, Letters())
+    expected = [PADDING] * 14
+    expected[2:5] = [END_OF_PADDING, 10, 11]
+    expected[8:10] = [END_OF_PADDING, 12]
+    assert row.tokens.tolist() == expected
+    assert row.placed.tolist() == [3, 9]
+
+
+def test_a_new_word_takes_the_place_of_an_unfinished_one() -> None:
+    row = text_row([("abcdef", 0.0, 0.2), ("g", 0.16, 0.3)], 6, 12.5, Letters())
+    assert row.tokens.tolist() == [10, 11, 16, PADDING, PADDING, PADDING]
+
+
+def test_delayed_words_come_later() -> None:
+    row = text_row([("a", 0.0, 0.2)], 8, 12.5, Letters(), delay_s=0.4)
+    assert row.tokens.tolist().index(10) == 5
+
+
+def test_the_trigger_stands_before_the_lead() -> None:
+    words = [("a", 0.1, 0.2), ("b", 1.0, 1.1)]
+    row = text_row(words, 20, 12.5, Letters())
+    assert place_retrieval(row, words, 1.0, RETRIEVAL) == 11
+    assert row.tokens[11:13].tolist() == [RETRIEVAL, 11]
+    assert place_retrieval(row, words, 1.5, RETRIEVAL) is None
+
+
+def test_delays_shift_inputs_and_targets() -> None:
+    config = LMConfig(
+        dim=8, num_heads=2, num_layers=1, n_q=2, dep_q=1, delays=(0, 1, 2), card=50, text_card=40
+    )
+    codes = torch.arange(12).view(1, 3, 4)
+    codes[0, 2, 3] = -1
+    inputs, targets = delayed(codes, config)
+    assert inputs[0].tolist() == [[40, 0, 1, 2], [50, 50, 4, 5], [50, 50, 50, 8]]
+    assert targets[0].tolist() == [[0, 1, 2, 3], [-1, 4, 5, 6], [-1, -1, 8, 9]]
+
+
+def test_losses_agree_with_the_models_own_whole_pass(codec: Mimi) -> None:
+    from duologue.moshi.lm import MoshiLM
+
+    torch.manual_seed(0)
+    config = LMConfig(
+        dim=16, num_heads=2, num_layers=1, n_q=4, dep_q=2, delays=(0, 0, 1, 0, 1), card=8,
+        text_card=12, depformer_dim=16, depformer_num_heads=2, depformer_num_layers=1,
+    )  # fmt: skip
+    lm = MoshiLM(config)
+    codes = torch.randint(0, 8, (2, 5, 9))
+    codes[1, :, 7:] = -1
+    whole = lm(codes)
+    inputs, targets = delayed(codes, config)
+    z, text_logits = lm.head(lm.transformer(lm.embed(inputs)))
+    logits = lm.depth_logits(z, targets)
+    theirs = torch.nn.functional.cross_entropy(whole.logits[whole.mask], codes[:, 1:3][whole.mask])
+    _, each = audio_loss(logits, targets[:, 1:3], first_weight=1.0)
+    counts = (targets[:, 1:3] != -1).sum(dim=(0, 2))
+    torch.testing.assert_close((each * counts).sum() / counts.sum(), theirs)
+    text = text_loss(text_logits, targets[:, 0], padding_weight=1.0, special={})
+    expected = torch.nn.functional.cross_entropy(
+        whole.text_logits[whole.text_mask], codes[:, :1][whole.text_mask]
+    )
+    torch.testing.assert_close(text, expected)
+
+
+def test_padding_weighs_less() -> None:
+    logits = torch.zeros(1, 2, 8)
+    logits[0, 0, 6] = 5.0
+    targets = torch.tensor([[6, PADDING]])
+    light = text_loss(logits, targets, padding_weight=0.1, special={})
+    heavy = text_loss(logits, targets, padding_weight=1.0, special={})
+    assert light < heavy
+
+
+def test_silence_is_counted_to_the_next_word() -> None:
+    quiet = seconds_of_silence([("a", 0.0, 0.16), ("b", 0.80, 0.96)], 14, 12.5)
+    assert quiet[:2].tolist() == [0, 0]
+    assert quiet[2] == pytest.approx(0.56, abs=1e-6)
+    assert quiet[10] == 0
+    assert np.isinf(quiet[13])
+    sure = [torch.tensor([[[9.0, -9.0]] * 14])] * 2
+    late = pause_loss(sure, torch.from_numpy(np.full((1, 14), np.inf, np.float32)), (0.5, 3.0))
+    assert late < 1e-3
+
+
+def test_encoding_goes_on_and_matches_the_codec(
+    dialogues: Path, encoded: Path, codec: Mimi, tmp_path: Path
+) -> None:
+    corpus = EncodedCorpus(encoded)
+    assert len(corpus.conversations) == 5
+    one = corpus.conversations[3]
+    assert one.codes.shape == (6, 100)
+    assert [w[0] for w in one.words(MAIN)][:3] == ["let", "me", "see"]
+    before = {p.name: p.stat().st_mtime_ns for p in encoded.glob("shard*")}
+    (encoded / "shard_00001.safetensors").unlink()
+    encode_corpus(dialogues, codec, encoded, shard=2)
+    after = {p.name: p.stat().st_mtime_ns for p in encoded.glob("shard*")}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"shard_00001.safetensors", "shard_00001.jsonl.gz"}
+    torch.manual_seed(9)
+    other = Mimi(codec.config)
+    with pytest.raises(DataError, match="another codec"):
+        encode_corpus(dialogues, other, encoded, shard=2)
+    with pytest.raises(DataError, match="another codec"):
+        Corpus.of([encoded], other)
+
+
+def test_references_arrive_at_their_frame(encoded: Path) -> None:
+    sampler = DuplexSampler(
+        EncodedCorpus(encoded).conversations, SequenceConfig(frames=80, resample_delay=0.0),
+        Letters(), reference_tokenizer=Letters(), seed=1, frame_rate=12.5,
+    )  # fmt: skip
+    one = sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
+    (reference,) = one.references
+    assert reference.frame == 50
+    assert reference.tokens is not None
+    trigger = int(np.flatnonzero(one.codes[0] == RETRIEVAL)[0])
+    assert trigger == 36
+    assert one.codes[0, trigger + 1] == Letters().encode("let")[0]
+    assert np.flatnonzero(one.grounded)[[0, -1]].tolist() == [56, 79]
+    later = sampler.cut(sampler.conversations[0], 40, np.random.default_rng(0))
+    assert not later.references
+    assert (later.codes[1:, 60:] == -1).all()
+    first, again = sampler.batch(3, 2), sampler.batch(3, 2)
+    assert torch.equal(first.codes, again.codes)
+
+
+LM = {
+    "dim": 32, "num_heads": 2, "num_layers": 2, "n_q": 6, "dep_q": 3,
+    "delays": [0, 0, 1, 1, 0, 1, 1], "hidden_scale": 2.0, "context": 120, "rag_token_id": RETRIEVAL,
+    "depformer_dim": 16, "depformer_num_heads": 2, "depformer_num_layers": 1,
+}  # fmt: skip
+RUN = {
+    "steps": 6, "batch": 2, "precision": "float32", "log_every": 2, "evaluate_every": 3,
+}  # fmt: skip
+
+
+def duplex(encoded: Path, codec: Mimi, tokenizer: Path, out: Path, **changes: Any) -> Trainer[Any]:
+    tables: dict[str, Any] = {
+        "lm": LM, "run": RUN, "data": {"frames": 80}, "ema": 0.9, "held_out_sequences": 1,
+        "samples": 1, "sample_s": 5.0, "optimizer": {"lr": 0.004, "warmup_steps": 2},
+        "losses": {"depth_frames": 20, "text_only_steps": 2, "first_codebook": 10.0},
+        "reference": {
+            "embedder_params": {
+                "dim": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "head_dim": 8,
+                "hidden_dim": 32, "compress_rates": [-2],
+            },
+            "bridge_module": {"hidden_dim": 16, "out_dim": 32},
+        },
+    }  # fmt: skip
+    for name, values in changes.items():
+        tables[name] = {**tables[name], **values}
+    config = parse(DuplexTrainingConfig, tables)
+    task = DuplexTask(
+        config, Corpus.of([encoded], codec), codec, tokenizer, tokenizer, torch.device("cpu")
+    )
+    return Trainer(task, config.run, out)
+
+
+def test_duplex_model_overfits_and_hears_its_reference(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    trainer = duplex(
+        encoded, codec, tokenizer_file, tmp_path, run={"steps": 60, "evaluate_every": 60},
+        losses={"text_only_steps": 30},
+    )  # fmt: skip
+    trainer.run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-2]["text"] < 0.5 * rows[0]["text"]
+    judged = rows[-1]
+    assert judged["kind"] == "evaluation"
+    assert judged["piece_accuracy"] > 0.3
+    gradients = [p.grad for p in trainer.task.modules["reference"].parameters()]
+    assert all(g is not None and g.abs().sum() > 0 for g in gradients)
+    assert (tmp_path / "samples" / "step_00000060" / "00.wav").is_file()
+
+
+def test_duplex_run_goes_on_bit_for_bit(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    duplex(encoded, codec, tokenizer_file, tmp_path / "a").run()
+    part = duplex(encoded, codec, tokenizer_file, tmp_path / "b")
+    while part.run(stop_after_s=0.0) is not Outcome.FINISHED:
+        part = duplex(encoded, codec, tokenizer_file, tmp_path / "b")
+        assert part.resume()
+    whole, parts = (load_newest(tmp_path / name / "checkpoints") for name in "ab")
+    assert whole is not None
+    assert parts is not None
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(tensor, parts.tensors[name]), name
+
+
+def test_exported_duplex_folder_loads(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    trainer = duplex(encoded, codec, tokenizer_file, tmp_path)
+    trainer.run()
+    folder = tmp_path / "model"
+    lm = duologue.load_lm(folder)
+    loaded = duologue.load_codec(folder)
+    assert loaded.num_codebooks == 3
+    assert lm.config.rag_token_id == RETRIEVAL
+    description = json.loads((folder / "config.json").read_text())
+    shape = ReferenceConfig.from_options(description["conditioners"][REFERENCE]["arc_encoder"])
+    encoder = load_reference_encoder(folder / "reference", shape)
+    tokens = load_reference_tokenizer(folder / "reference").encode("paris")
+    assert encoder([tokens])[0].shape == (encoder.rows(len(tokens)), 32)
+
+
+def test_transcription_model_learns_and_exports(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    tables = {
+        "lm": {
+            "dim": 32, "num_heads": 2, "num_layers": 1, "hidden_scale": 2.0, "context": 120,
+        },
+        "run": {**RUN, "steps": 40, "evaluate_every": 40},
+        "data": {"frames": 80, "text_delay_s": 0.48},
+        "optimizer": {"lr": 0.004, "warmup_steps": 2}, "ema": 0.9, "held_out_sequences": 1,
+    }  # fmt: skip
+    config = parse(STTTrainingConfig, tables)
+    corpus = Corpus.of([encoded], codec)
+    task = STTTask(config, corpus, codec, tokenizer_file, torch.device("cpu"))
+    Trainer(task, config.run, tmp_path).run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-2]["text"] < 0.5 * rows[0]["text"]
+    assert 0 <= rows[-1]["pause_accuracy"] <= 1
+    lm = duologue.load_lm(tmp_path / "model")
+    assert (lm.config.dep_q, lm.config.n_q, len(lm.extra_heads)) == (0, 3, 4)
+
+
+def test_tokenizer_spells_what_it_has_not_seen(tokenizer_file: Path) -> None:
+    from duologue.checkpoints.tokenizer import TextTokenizer
+
+    tokenizer = TextTokenizer(tokenizer_file)
+    assert tokenizer.piece(RETRIEVAL) == "<ret>"
+    stream = tokenizer.stream()
+    tokens = tokenizer.encode("Zürich xyz")
+    assert min(tokens) > RETRIEVAL
+    assert "".join(map(stream.push, tokens)).strip() == "Zürich xyz"
