@@ -53,8 +53,8 @@ _LM_SIGNS = (
     (LMFormat.TRANSFORMERS_STT, r"model\.embed_tokens\.embed_tokens\.weight"),
     (LMFormat.MLX, r"depformer\.slices\.0\..*|audio_embs\.0\.weight"),
     (LMFormat.CANDLE, r"depformer\.0\..*"),
-    (LMFormat.DUOLOGUE, r"depformer\.layers\.\d+\.self_attn\.in_proj\.\d+\.(weight|codes4?)"),
-    (LMFormat.DUOLOGUE, _ATTENTION + r"in_proj\.codes4?"),
+    (LMFormat.DUOLOGUE, r"depformer\.layers\.\d+\.self_attn\.in_proj\.\d+\.(weight|codes4?).*"),
+    (LMFormat.DUOLOGUE, _ATTENTION + r"in_proj\.(codes4?|weight\.rows8)"),
     # Without a depth transformer, Candle's names and ours are spellings of Kyutai's.
     (LMFormat.KYUTAI, _ATTENTION + r"in_proj(_weight|s?\.(\d+\.)?weight)"),
 )

@@ -1,12 +1,13 @@
 """Our own file layout: the names of our modules' tensors, quantised matrices beside them.
 
 A quantised matrix `x.weight` is stored as `x.codes` (8 bit) or `x.codes4` (two codes a byte),
-`x.scales` and, unless the codes are symmetric, `x.offsets`.
+`x.scales` and, unless the codes are symmetric, `x.offsets`. A file may also hold any tensor `x` as
+`x.rows8` and `x.rows8_scales`, to be small: such a tensor is made whole again when it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,15 @@ from duologue.checkpoints.errors import CheckpointError
 from duologue.checkpoints.layout import Entry, Layout, Weight, Weights
 from duologue.checkpoints.sources import SourceView
 from duologue.checkpoints.tensorfile import TensorInfo
-from duologue.nn.linear import QuantizedLinear, QuantizedWeight
+from duologue.nn.linear import QuantizedLinear, QuantizedWeight, quantize_rows
 
 FORMAT = "duologue"
 """Value of `format` in the metadata of our files and in `config.json`."""
 
 _CODES = {".codes": 8, ".codes4": 4}
+_STORED, _STORED_SCALES = ".rows8", ".rows8_scales"
+_WORTH_STORING = 4096
+"""Elements from which on a tensor is stored in rows of bytes."""
 
 
 def identity_layout(module: nn.Module) -> Layout:
@@ -57,6 +61,26 @@ def pack(weights: Mapping[str, Weight]) -> dict[str, Tensor]:
     return tensors
 
 
+def stored_compactly(
+    tensors: Mapping[str, Tensor], exact: Callable[[str], bool]
+) -> dict[str, Tensor]:
+    """Tensors of a small file: matrices and kernels as one byte an element and a scale a row.
+
+    Args:
+        exact: names of tensors that stay as they are, besides short ones.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        is_large = tensor.dim() > 1 and tensor.numel() >= _WORTH_STORING
+        if not is_large or not tensor.is_floating_point() or exact(name):
+            packed[name] = tensor
+            continue
+        rows = quantize_rows(tensor.flatten(1))
+        packed[name + _STORED] = rows.codes.view(tensor.shape)
+        packed[name + _STORED_SCALES] = rows.scales[:, 0].to(torch.float32)
+    return packed
+
+
 class DuologueSource(SourceView):
     """A file in our layout, with each quantised matrix under its plain name."""
 
@@ -65,25 +89,43 @@ class DuologueSource(SourceView):
             stem, dot, leaf = key.rpartition(".")
             if dot + leaf in _CODES:
                 yield f"{stem}.weight"
+            elif dot + leaf == _STORED:
+                yield stem
+            elif dot + leaf == _STORED_SCALES:
+                continue
             elif leaf not in ("scales", "offsets") or self._codes_key(f"{stem}.weight") is None:
                 yield key
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and (key in self.inner or self._codes_key(key) is not None)
+        if not isinstance(key, str):
+            return False
+        return key in self.inner or key + _STORED in self.inner or self._codes_key(key) is not None
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __getitem__(self, key: str) -> Tensor:
+        if key + _STORED in self.inner:
+            return self._whole(key)
         quantized = self.quantized(key)
         return self.inner[key] if quantized is None else quantized.dequantize()
 
     def info(self, key: str) -> TensorInfo:
+        if key + _STORED in self.inner:
+            return TensorInfo(self.inner.info(key + _STORED).shape, torch.float32)
         codes = self._codes_key(key)
         if codes is None:
             return self.inner.info(key)
         rows, columns = self._matrix_shape(codes)
         return TensorInfo((rows, columns * (2 if codes.endswith("4") else 1)), torch.float32)
+
+    def _whole(self, key: str) -> Tensor:
+        """A tensor that is stored in rows of bytes, in float32."""
+        codes = self.inner[key + _STORED]
+        scales = self.inner.get(key + _STORED_SCALES)
+        if codes.dtype != torch.int8 or scales is None or scales.shape != codes.shape[:1]:
+            raise CheckpointError(f"{self.name}: {key}{_STORED} has no fitting scales beside it")
+        return codes.float() * scales.float().view(-1, *[1] * (codes.dim() - 1))
 
     def quantized(self, key: str) -> QuantizedWeight | None:
         codes = self._codes_key(key)

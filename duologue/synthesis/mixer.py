@@ -19,6 +19,7 @@ the published keys (`alignments`) and, besides:
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +65,15 @@ def render_script(dialogue: Dialogue, speaker: Speaker, voice: Voice | None = No
         end = min(len(user), start + len(noise))
         user[start:end] += noise[: end - start]
     heard = room.apply(user, conditions, far=wren, babble=others)
+    sidecar = describe(dialogue, line)
+    sidecar |= {"voice": asdict(voice), "conditions": asdict(conditions)}
+    return Item(np.stack([wren, heard]), sidecar)
+
+
+def describe(dialogue: Dialogue, line: Timeline) -> dict[str, Any]:
+    """What the side-car says of a dialogue on its time line, but for how the user sounds."""
     last = line.retrieval[-1] if line.retrieval else None
-    sidecar = {
+    return {
         "kind": "dialogue",
         "class": dialogue.label,
         "id": dialogue.id,
@@ -79,10 +87,7 @@ def render_script(dialogue: Dialogue, speaker: Speaker, voice: Voice | None = No
         "events": line.events,
         "question_end": last["question_end"] if last else None,
         "answer": last["answer"] if last else None,
-        "voice": asdict(voice),
-        "conditions": asdict(conditions),
     }
-    return Item(np.stack([wren, heard]), sidecar)
 
 
 def cast_user(dialogue: Dialogue) -> Voice:

@@ -10,12 +10,11 @@ Rules of the clock, all in seconds:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.script import Backchannel, BargeIn, Dialogue, Outcome, Turn
 from duologue.synthesis.script import Speaker as Side
-from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.utterance import Utterance, cut_short, insert_pause
 from duologue.synthesis.voices import WREN, Voice
 
@@ -58,7 +57,13 @@ class Timeline:
     seconds: float = 0.0
 
 
-def lay_out(dialogue: Dialogue, user_voice: Voice, speaker: Speaker) -> Timeline:
+class Speaks(Protocol):
+    """What says a text in a voice: `Speaker`, or `SilentSpeaker`."""
+
+    def say(self, text: str, voice: Voice) -> Utterance: ...
+
+
+def lay_out(dialogue: Dialogue, user_voice: Voice, speaker: Speaks) -> Timeline:
     """Speak a script and put it on a clock."""
     layout = _Layout(dialogue, user_voice, speaker)
     for number, turn in enumerate(dialogue.turns):
@@ -67,7 +72,7 @@ def lay_out(dialogue: Dialogue, user_voice: Voice, speaker: Speaker) -> Timeline
 
 
 class _Layout:
-    def __init__(self, dialogue: Dialogue, user_voice: Voice, speaker: Speaker) -> None:
+    def __init__(self, dialogue: Dialogue, user_voice: Voice, speaker: Speaks) -> None:
         self._draw = Draw("timeline", dialogue.seed, dialogue.split, dialogue.index)
         self._voice = user_voice
         self._speaker = speaker

@@ -143,7 +143,9 @@ class CodecTrainingConfig:
     weight_norm: bool = True
     export_dtype: str = "float32"
     compile: bool = False
-    """Compile the networks (CUDA; needs a C compiler)."""
+    """Compile the networks (needs a C compiler)."""
+    decoder_only: bool = False
+    """Encoder and quantiser stand still, so that codes made with them stay valid."""
 
 
 class CodecTask:
@@ -154,7 +156,13 @@ class CodecTask:
         config: CodecTrainingConfig,
         recordings: list[Recording],
         device: torch.device,
+        start: Mimi | None = None,
     ) -> None:
+        """`start` is a codec of the same shape to go on from."""
+        if config.decoder_only and (start is None or config.weight_norm):
+            raise ValueError("decoder_only: needs a codec to start from, and weight_norm = false")
+        if start is not None and start.config != config.codec:
+            raise ValueError("the codec to start from has another shape than the recipe's")
         self.config, self.device = config, device
         train, self.held_out = split_recordings(recordings)
         self._data_fingerprint = fingerprint(train)
@@ -174,8 +182,13 @@ class CodecTask:
         torch.manual_seed(config.run.seed)
         self.codec = Mimi(codec_config).to(device)
         _initialize(self.codec)
+        if start is not None:
+            self.codec.load_state_dict(start.state_dict())
         if config.weight_norm:
             _add_weight_norm(self.codec)
+        if config.decoder_only:
+            for part in self._still_parts():
+                part.requires_grad_(False)
         # The phone probe is not part of the codec: it only serves to teach the first codebook.
         self.probe = nn.Linear(codec_config.dimension, parts * len(self.phone_set)).to(device)
         # Neither are the maps that spectra are read from.
@@ -185,6 +198,8 @@ class CodecTask:
         self.adversary = MultiScaleDiscriminator(config.adversary.shape).to(device)
         self.average = WeightAverage(self.codec, config.ema)
         self.quantizer = QuantizerTrainer(self.codec.quantizer, config.quantizer)
+        if start is not None:
+            self.quantizer.started.fill_(1)
         self.balancer = LossBalancer(
             {
                 name: getattr(config.losses, name)
@@ -204,6 +219,11 @@ class CodecTask:
     def _taught(self) -> tuple[nn.Module, ...]:
         """What the codec's optimiser moves."""
         return (self.codec, self.probe, self.envelope)
+
+    def _still_parts(self) -> tuple[nn.Module, ...]:
+        """What makes the codes."""
+        codec = self.codec
+        return codec.encoder, codec.encoder_transformer, codec.downsample, codec.quantizer
 
     def batches(self, position: int) -> Iterator[Batch]:
         return batches(self.sampler, position, self.config.run.batch)
@@ -235,8 +255,9 @@ class CodecTask:
             set_lr(self.adversary_optimizer, of_adversary.lr * of_adversary.scale_at(since, left))
             self.adversary_optimizer.step()
         self.average.update(self.codec, step)
-        moved = self.quantizer.after_step(torch.cat(latents), step, generator)
-        report["revived"] = torch.as_tensor(moved, dtype=torch.float32, device=self.device)
+        if not config.decoder_only:
+            moved = self.quantizer.after_step(torch.cat(latents), step, generator)
+            report["revived"] = torch.as_tensor(moved, dtype=torch.float32, device=self.device)
         report["lr"] = torch.tensor(config.optimizer.lr * scale)
         samples = sum(batch.pcm.shape[0] * batch.pcm.shape[-1] for batch in micro_batches)
         report["audio_s"] = torch.tensor(samples / self.codec.sample_rate)
@@ -247,9 +268,15 @@ class CodecTask:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Add the gradients of one micro-batch; its losses, and its latents."""
         config, weights = self.config, self.config.losses
-        with config.run.autocast(self.device):
-            latent = self._encode(batch.pcm)
-        quantized = self.quantizer(latent.float(), step, generator)
+        if config.decoder_only:
+            # In full precision, as the codes of a running conversation are made.
+            with torch.no_grad():
+                latent = self._encode(batch.pcm)
+                quantized = self.quantizer.fixed(latent, generator)
+        else:
+            with config.run.autocast(self.device):
+                latent = self._encode(batch.pcm)
+            quantized = self.quantizer(latent.float(), step, generator)
         with config.run.autocast(self.device):
             decoded, context = self._decode(quantized.latent)
         decoded = decoded.float()
@@ -268,6 +295,10 @@ class CodecTask:
             if step >= config.adversary.start_step + config.adversary.warmup_steps:
                 losses |= self._adversarial_losses(real, fake)
         gradient = self.balancer.gradient(losses, leaf)
+        report |= losses | {"loss": losses["mel"] + losses["stft"]}
+        if config.decoder_only:
+            decoded.backward(gradient * share)
+            return report, latent
         semantic, accuracy = self._semantic_loss(quantized, batch.phones)
         added = weights.commitment * quantized.commitment + weights.semantic * semantic
         if weights.envelope:
@@ -275,8 +306,8 @@ class CodecTask:
             added = added + weights.envelope * envelope
             report["envelope"] = envelope
         torch.autograd.backward([decoded, added * share], [gradient * share, None])
-        report |= losses | {"commitment": quantized.commitment, "semantic": semantic}
-        report |= {"phone_accuracy": accuracy, "loss": losses["mel"] + losses["stft"]}
+        report |= {"commitment": quantized.commitment, "semantic": semantic}
+        report["phone_accuracy"] = accuracy
         return report, latent.detach().float()
 
     def _decode_with_context(self, latent: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,10 @@ def codec(
     config: ConfigOption,
     data: ManifestOption,
     out: OutOption,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="Codec to begin with: a folder, file or model name."),
+    ] = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
     threads: ThreadsOption = None,
@@ -93,7 +97,7 @@ def codec(
     OUT/codec after each save, ready for `duologue codec` or `load_codec`.
     """
     _prepare(threads)
-    from duologue.checkpoints.load import pick_device
+    from duologue.checkpoints.load import load_codec, pick_device
     from duologue.training.codec import CodecTask, CodecTrainingConfig
     from duologue.training.config import parse, read_toml
     from duologue.training.data import read_manifest
@@ -102,7 +106,9 @@ def codec(
     recordings = [recording for path in data for recording in read_manifest(path)]
     hours = sum(recording.duration_s for recording in recordings) / 3600
     logger.info("%d recordings, %.2f h", len(recordings), hours)
-    task = CodecTask(recipe, recordings, pick_device(device))
+    device_used = pick_device(device)
+    begun = None if start is None else load_codec(start, device=device_used)
+    task = CodecTask(recipe, recordings, device_used, begun)
     _run(task, recipe.run, out, stop_after_minutes, restart)
 
 
@@ -203,16 +209,50 @@ def encode(
 
 @app.command()
 def tokenizer(
-    data: ManifestOption,
     out: Annotated[Path, typer.Option(help="The sentencepiece model to write.")],
     pieces: Annotated[int, typer.Option(min=300, help="Size; small ones split names finely.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data", exists=True, help="Manifest or a folder of them (repeatable): its texts."
+        ),
+    ] = None,
+    scripts: Annotated[
+        int, typer.Option(min=0, help="Texts of so many dialogues written for it.")
+    ] = 0,
 ) -> None:
-    """Make a text tokenizer from what is said and looked up in a corpus."""
+    """Make a text tokenizer from what is said and looked up in corpora or in written dialogues."""
     _prepare(None)
+    from itertools import chain
+
+    from duologue.training.scripts import script_texts
     from duologue.training.tokenizer import train_tokenizer
 
-    count = train_tokenizer(_texts(data), out, pieces)
+    if not data and not scripts:
+        raise typer.BadParameter("give --data, --scripts, or both")
+    count = train_tokenizer(chain(_texts(data or []), script_texts(scripts)), out, pieces)
     typer.echo(f"{out}: {count} pieces")
+
+
+@app.command()
+def bundle(
+    lm: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="RUN/model of `train lm`.")
+    ],
+    stt: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="RUN/model of `train stt`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; what is there is replaced.")],
+    codec: Annotated[
+        str | None,
+        typer.Option(help="Codec to ship instead of the language model's, if its codes are equal."),
+    ] = None,
+) -> None:
+    """Put a trained model together: one small folder that every command takes as --model."""
+    from duologue.training.bundle import bundle_model
+
+    size = bundle_model(lm, stt, out, codec)
+    typer.echo(f"{out}: {size / 2**20:.1f} MiB")
 
 
 @app.command()
@@ -244,6 +284,9 @@ def _prepare(threads: int | None) -> None:
     """Logging, threads and fast arithmetic on GPUs."""
     import torch
 
+    from duologue.allocator import keep_freed_memory
+
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if threads is not None:
         torch.set_num_threads(threads)

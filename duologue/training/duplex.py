@@ -28,6 +28,7 @@ from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import Sampling
+from duologue.training.data import batches
 from duologue.training.encoded import Conversation
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -40,10 +41,26 @@ from duologue.training.language import (
 )
 from duologue.training.lm_data import DuplexSampler, LMBatch, Reference
 from duologue.training.lm_losses import audio_loss, delayed, recall, text_loss
+from duologue.training.scripts import MixedSource, ScriptConfig, ScriptSampler
 from duologue.training.text_stream import FIRST_PIECE, RETRIEVAL
 
 REFERENCE = "reference_with_time"
 """Name of the conditioner, as in the published model."""
+
+
+class Scores:
+    """Weighted means by name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, value: float, count: float) -> None:
+        """A sum over so many cases."""
+        before, cases = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = before + value, cases + count
+
+    def means(self) -> dict[str, float]:
+        return {name: value / max(count, 1e-9) for name, (value, count) in self._sums.items()}
 
 
 @dataclass(frozen=True)
@@ -57,8 +74,6 @@ class DuplexLossConfig:
     audio: float = 1.0
     depth_frames: int = 0
     """Frames of each sequence that the depth stack learns from in a step; 0 is all of them."""
-    text_only_steps: int = 0
-    """At the start, only the text row is learnt."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     reference: dict[str, Any] = field(default_factory=dict)
     """Shape of the reference encoder, in the keys of a published conditioner block."""
     losses: DuplexLossConfig = field(default_factory=DuplexLossConfig)
+    scripts: ScriptConfig = field(default_factory=ScriptConfig)
     samples: int = 2
     sample_s: float = 12.0
 
@@ -112,20 +128,31 @@ class DuplexTask(LanguageTask):
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
             reference_tokenizer=references, seed=config.run.seed, frame_rate=corpus.frame_rate,
         )  # fmt: skip
+        scripts, unseen = (
+            ScriptSampler(
+                config.scripts, config.data, self.tokenizer, reference_tokenizer=references,
+                rows=lm_config.n_q, frame_rate=corpus.frame_rate, split=split,
+            )
+            for split in ("train", "valid")
+        )  # fmt: skip
+        self.unseen_scripts = unseen
+        self.source = MixedSource(
+            self.sampler, scripts, batch=config.run.batch, seed=config.run.seed
+        )
+
+    def batches(self, position: int) -> Iterator[LMBatch]:
+        return batches(self.source, position, self.config.run.batch)
 
     def losses(
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.losses
-        with_audio = step >= weights.text_only_steps
-        text_logits, audio_logits, targets, audio_targets = self._predict(
-            batch, generator, with_audio=with_audio
-        )
+        text_logits, audio_logits, targets, audio_targets = self._predict(batch, generator)
         text = text_loss(
             text_logits, targets[:, 0], padding_weight=weights.padding,
             special={RETRIEVAL: weights.retrieval},
         )  # fmt: skip
-        if not with_audio:
+        if not batch.has_audio:
             return text, {"text": text}
         audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
         report = {"text": text, "audio": audio, "first_codebook": each[0]}
@@ -133,7 +160,7 @@ class DuplexTask(LanguageTask):
         return text + weights.audio * audio, report
 
     def _predict(
-        self, batch: LMBatch, generator: torch.Generator | None, *, with_audio: bool
+        self, batch: LMBatch, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text logits [B, T, classes], code logits [B, K, T', card], and the targets of both."""
         inputs, targets = delayed(batch.codes, self.lm.config)
@@ -141,7 +168,7 @@ class DuplexTask(LanguageTask):
             x = self.lm.embed(inputs) + self._condition(batch)
             z, text_logits = self.lm.head(self.lm.transformer(x))
             columns = targets
-            if not with_audio:
+            if not batch.has_audio:
                 columns = targets[:, :, :0]
                 return text_logits, z.new_zeros(0), targets, columns
             chosen = self._draw_frames(targets, generator)
@@ -189,40 +216,45 @@ class DuplexTask(LanguageTask):
 
     @torch.no_grad()
     def evaluate(self, step: int, samples: Path) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        counts: dict[str, float] = {}
-
-        def add(name: str, value: float, count: float) -> None:
-            sums[name] = sums.get(name, 0.0) + value
-            counts[name] = counts.get(name, 0.0) + count
-
+        weights, scores = self.config.losses, Scores()
         with self.swapped():
             for batch in self.held_out_batches():
                 batch = batch.to(self.device)
-                logits, audio_logits, targets, audio_targets = self._predict(
-                    batch, None, with_audio=True
-                )
-                weights = self.config.losses
-                size = len(batch.codes)
-                text = text_loss(logits, targets[:, 0], padding_weight=weights.padding, special={})
+                logits, audio_logits, targets, audio_targets = self._predict(batch, None)
                 audio, each = audio_loss(
                     audio_logits, audio_targets, first_weight=weights.first_codebook
                 )
-                for name, value in (
-                    ("text", text), ("audio", audio), ("first_codebook", each[0]),
-                    ("last_codebook", each[-1]),
-                ):  # fmt: skip
-                    add(name, float(value) * size, size)
-                guesses, truth = logits.argmax(dim=-1), targets[:, 0]
-                pieces = truth >= FIRST_PIECE
-                add("piece_accuracy", *recall(guesses, truth, pieces))
-                add("grounded_accuracy", *recall(guesses, truth, pieces & batch.grounded))
-                add("retrieval_recall", *recall(guesses, truth, truth == RETRIEVAL))
-                false = (guesses == RETRIEVAL) & (truth != RETRIEVAL)
-                add("retrieval_false_per_minute", float(false.sum()),
-                    float((truth >= 0).sum()) / self.corpus.frame_rate / 60)  # fmt: skip
+                for name, value in {
+                    "audio": audio, "first_codebook": each[0], "last_codebook": each[-1],
+                }.items():  # fmt: skip
+                    scores.add(name, float(value) * len(batch.codes), len(batch.codes))
+                self._score_text(scores, "", logits, targets[:, 0], batch)
+            if self.config.scripts.first_steps or self.config.scripts.share:
+                batch = self.unseen_scripts.batch(0, 2 * self.config.scripts.batch)
+                logits, _, targets, _ = self._predict(batch.to(self.device), None)
+                self._score_text(scores, "script_", logits, targets[:, 0], batch)
             self._write_samples(samples)
-        return {name: sums[name] / max(counts[name], 1e-9) for name in sums}
+        return scores.means()
+
+    def _score_text(
+        self, scores: Scores, prefix: str, logits: Tensor, truth: Tensor, batch: LMBatch
+    ) -> None:
+        """Loss; the right piece where one is said; the same of references; retrieval tokens."""
+        padding = self.config.losses.padding
+        loss = text_loss(logits, truth, padding_weight=padding, special={})
+        scores.add(prefix + "text", float(loss) * len(truth), len(truth))
+        guesses = logits.argmax(dim=-1)
+        chosen = logits[..., FIRST_PIECE:].argmax(dim=-1) + FIRST_PIECE
+        pieces = truth >= FIRST_PIECE
+        grounded = batch.grounded.to(truth.device)
+        scores.add(prefix + "piece_accuracy", *recall(chosen, truth, pieces))
+        scores.add(prefix + "grounded_accuracy", *recall(chosen, truth, pieces & grounded))
+        if not batch.has_audio:
+            return
+        scores.add("retrieval_recall", *recall(guesses, truth, truth == RETRIEVAL))
+        false = float(((guesses == RETRIEVAL) & (truth != RETRIEVAL)).sum())
+        minutes = float((truth >= 0).sum()) / self.corpus.frame_rate / 60
+        scores.add("retrieval_false_per_minute", false, minutes)
 
     def _write_samples(self, folder: Path) -> None:
         """Let the model talk to held-out users; lookups answer when they did in the recording."""

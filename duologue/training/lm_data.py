@@ -45,11 +45,13 @@ class LMBatch:
     """bool [B, T]: text frames of replies that speak a reference."""
     quiet: Tensor
     """float32 [B, T]: seconds until the speaker is heard again, 0 while speaking."""
+    has_audio: bool = True
+    """False where all rows but the text are empty."""
 
     def to(self, device: torch.device) -> LMBatch:
         moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet))
         codes, grounded, quiet = moved
-        return LMBatch(codes, self.references, grounded, quiet)
+        return LMBatch(codes, self.references, grounded, quiet, self.has_audio)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class SequenceConfig(PrefetchConfig):
 
 
 @dataclass
-class _Sequence:
+class CutSequence:
     codes: NDArray[np.int64]
     grounded: NDArray[np.bool_]
     quiet: NDArray[np.float32]
@@ -99,7 +101,7 @@ class SequenceSampler:
         """Sequences `position` to `position + size - 1`."""
         return collate([self.sequence(position + index) for index in range(size)])
 
-    def sequence(self, position: int) -> _Sequence:
+    def sequence(self, position: int) -> CutSequence:
         """Sequence number `position`."""
         rng = generator_at(self.seed, position)
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
@@ -110,7 +112,7 @@ class SequenceSampler:
             start = max(0, start - int(rng.integers(1, self.config.start_margin + 1)))
         return self.cut(one, start, rng)
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
         """The sequence of a conversation that begins at a frame."""
         raise NotImplementedError
 
@@ -140,7 +142,7 @@ class SequenceSampler:
 class DuplexSampler(SequenceSampler):
     """Sequences of the duplex model."""
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
         frames = self.config.frames
         words = self._words(one, MAIN, start)
         row = text_row(words, frames, self.frame_rate, self.tokenizer)
@@ -151,7 +153,7 @@ class DuplexSampler(SequenceSampler):
         inside = max(0, min(frames, one.frames - start))
         row.tokens[inside:] = ZERO
         codes = np.concatenate([row.tokens[None], self._padded(one.codes, start)])
-        return _Sequence(codes, grounded, np.zeros(frames, dtype=np.float32), references)
+        return CutSequence(codes, grounded, np.zeros(frames, dtype=np.float32), references)
 
     def _add_lookup(
         self,
@@ -194,7 +196,7 @@ class DuplexSampler(SequenceSampler):
 class TranscriptionSampler(SequenceSampler):
     """Sequences of the transcription model: what the user says, a while later, as text."""
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> _Sequence:
+    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
         frames, config = self.config.frames, self.config
         speaker = OTHER if one.is_dialogue else MAIN
         words = self._words(one, speaker, start)
@@ -204,7 +206,7 @@ class TranscriptionSampler(SequenceSampler):
         heard = one.codes[one.codes.shape[0] // 2 :] if one.is_dialogue else one.codes
         codes = np.concatenate([row.tokens[None], self._padded(heard, start)])
         quiet = seconds_of_silence(words, frames, self.frame_rate)
-        return _Sequence(codes, np.zeros(frames, dtype=np.bool_), quiet)
+        return CutSequence(codes, np.zeros(frames, dtype=np.bool_), quiet)
 
 
 def seconds_of_silence(
@@ -223,16 +225,18 @@ def seconds_of_silence(
     return quiet
 
 
-def collate(sequences: Sequence[_Sequence]) -> LMBatch:
+def collate(sequences: Sequence[CutSequence]) -> LMBatch:
     """Sequences of one length -> a batch."""
     references = tuple(
         Reference(index, reference.frame, reference.tokens)
         for index, one in enumerate(sequences)
         for reference in one.references
     )
+    codes = np.stack([one.codes for one in sequences])
     return LMBatch(
-        torch.from_numpy(np.stack([one.codes for one in sequences])),
+        torch.from_numpy(codes),
         references,
         torch.from_numpy(np.stack([one.grounded for one in sequences])),
         torch.from_numpy(np.stack([one.quiet for one in sequences])),
+        has_audio=bool((codes[:, 1:] != ZERO).any()),
     )

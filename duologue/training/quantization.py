@@ -164,6 +164,20 @@ class QuantizerTrainer:
         )
 
     @torch.no_grad()
+    def fixed(self, latent: Tensor, generator: torch.Generator) -> Quantized:
+        """Quantise [B, dim, T] as a finished codec does, some items with fewer levels."""
+        levels = self._draw_levels(latent.shape[0], generator).to(latent.device)
+        codes = self.quantizer.encode(latent, len(self.quantizer.rest.codebooks) + 1)
+        whole = torch.stack(
+            [
+                self.quantizer.decode(item[None, : 1 + int(count)])[0]
+                for item, count in zip(codes, levels, strict=True)
+            ]
+        )
+        semantic = self.quantizer.first.decode(codes[:, :1])
+        return Quantized(whole, semantic, latent.new_zeros(()), codes)
+
+    @torch.no_grad()
     def after_step(self, latent: Tensor, step: int, generator: torch.Generator) -> int | Tensor:
         """Gather latents; start the codebooks when it is time; revive dead entries.
 

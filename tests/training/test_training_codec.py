@@ -144,3 +144,31 @@ def test_gradient_accumulation_equals_a_larger_batch(training_corpus: Path, tmp_
     assert one.position == two.position
     names = one.task.tensors().keys()
     assert names == two.task.tensors().keys()
+
+
+def test_only_the_decoder_learns_when_the_codes_are_to_stay(
+    training_corpus: Path, tmp_path: Path
+) -> None:
+    make_trainer(training_corpus, tmp_path / "first").run()
+    start = load_codec(tmp_path / "first" / "codec")
+    config = parse(
+        CodecTrainingConfig, {**copy.deepcopy(TINY), "weight_norm": False, "decoder_only": True}
+    )
+    recordings = read_manifest(training_corpus)
+    task = CodecTask(config, recordings, torch.device("cpu"), start)
+    Trainer(task, config.run, tmp_path / "second").run()
+    after = load_codec(tmp_path / "second" / "codec")
+    pcm = torch.randn(1, 1, 4 * start.frame_size) * 0.1
+    assert torch.equal(start.encode(pcm), after.encode(pcm))
+    still = ("encoder.", "encoder_transformer.", "downsample.", "quantizer.")
+    for name, weight in after.state_dict().items():
+        unchanged = torch.equal(weight, start.state_dict()[name])
+        assert unchanged == name.startswith(still), name
+
+
+def test_the_decoder_alone_needs_a_codec_to_start_from(training_corpus: Path) -> None:
+    config = parse(
+        CodecTrainingConfig, {**copy.deepcopy(TINY), "weight_norm": False, "decoder_only": True}
+    )
+    with pytest.raises(ValueError, match="to start from"):
+        CodecTask(config, read_manifest(training_corpus), torch.device("cpu"))

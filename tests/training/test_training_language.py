@@ -13,6 +13,7 @@ import torch
 import duologue
 from duologue.audio.wav import write_wav
 from duologue.checkpoints.reference import load_reference_encoder, load_reference_tokenizer
+from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.conditioning.reference import ReferenceConfig
 from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
@@ -25,6 +26,7 @@ from duologue.training.encoded import MAIN, OTHER, EncodedCorpus, encode_corpus
 from duologue.training.language import Corpus
 from duologue.training.lm_data import DuplexSampler, SequenceConfig, seconds_of_silence
 from duologue.training.lm_losses import audio_loss, delayed, pause_loss, text_loss
+from duologue.training.scripts import ScriptConfig, ScriptSampler
 from duologue.training.stt import STTTask, STTTrainingConfig
 from duologue.training.text_stream import (
     END_OF_PADDING,
@@ -245,7 +247,8 @@ def duplex(encoded: Path, codec: Mimi, tokenizer: Path, out: Path, **changes: An
     tables: dict[str, Any] = {
         "lm": LM, "run": RUN, "data": {"frames": 80}, "ema": 0.9, "held_out_sequences": 1,
         "samples": 1, "sample_s": 5.0, "optimizer": {"lr": 0.004, "warmup_steps": 2},
-        "losses": {"depth_frames": 20, "text_only_steps": 2, "first_codebook": 10.0},
+        "losses": {"depth_frames": 20, "first_codebook": 10.0},
+        "scripts": {"first_steps": 2, "share": 0.3, "batch": 2, "frames": 40},
         "reference": {
             "embedder_params": {
                 "dim": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "head_dim": 8,
@@ -268,7 +271,7 @@ def test_duplex_model_overfits_and_hears_its_reference(
 ) -> None:
     trainer = duplex(
         encoded, codec, tokenizer_file, tmp_path, run={"steps": 60, "evaluate_every": 60},
-        losses={"text_only_steps": 30},
+        scripts={"first_steps": 0, "share": 0.0},
     )  # fmt: skip
     trainer.run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -279,6 +282,30 @@ def test_duplex_model_overfits_and_hears_its_reference(
     gradients = [p.grad for p in trainer.task.modules["reference"].parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in gradients)
     assert (tmp_path / "samples" / "step_00000060" / "00.wav").is_file()
+
+
+def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
+    def sampler() -> ScriptSampler:
+        tokenizer = TextTokenizer(tokenizer_file)
+        return ScriptSampler(
+            ScriptConfig(frames=100, batch=3), SequenceConfig(resample_delay=0.0), tokenizer,
+            reference_tokenizer=tokenizer, rows=4, frame_rate=12.5,
+        )  # fmt: skip
+
+    batch = sampler().batch(7, 3)
+    again = sampler().batch(7, 3)
+    assert torch.equal(batch.codes, again.codes)
+    assert batch.references == again.references
+    assert batch.codes.shape == (3, 5, 100)
+    assert not batch.has_audio
+    assert (batch.codes[:, 1:] == -1).all()
+    assert ((batch.codes[:, 0] == RETRIEVAL).sum(dim=1) >= 1).all()
+    for reference in batch.references:
+        row = batch.codes[reference.item, 0]
+        assert (row[: reference.frame] == RETRIEVAL).any()
+        said = [int(token) for token in row[batch.grounded[reference.item]] if token > RETRIEVAL]
+        if reference.tokens is not None and said:
+            assert said[0] in reference.tokens
 
 
 def test_duplex_run_goes_on_bit_for_bit(
@@ -336,8 +363,6 @@ def test_transcription_model_learns_and_exports(
 
 
 def test_tokenizer_spells_what_it_has_not_seen(tokenizer_file: Path) -> None:
-    from duologue.checkpoints.tokenizer import TextTokenizer
-
     tokenizer = TextTokenizer(tokenizer_file)
     assert tokenizer.piece(RETRIEVAL) == "<ret>"
     stream = tokenizer.stream()

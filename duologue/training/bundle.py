@@ -1,0 +1,54 @@
+"""The parts of a trained model as one small folder: language model, codec, references, recogniser.
+
+The recogniser lies in `stt/` and hears through the folder's own codec.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from duologue.checkpoints.compact import compact_folder
+from duologue.checkpoints.load import load_codec
+from duologue.checkpoints.save import save_codec
+from duologue.training.data import DataError
+from duologue.training.encoded import codec_fingerprint
+from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
+
+STT_FOLDER = "stt"
+_KEPT = frozenset({"README.md"})
+"""What belongs to the folder without being made from the parts."""
+
+
+def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> int:
+    """Write the folder; returns its size in bytes.
+
+    Args:
+        codec: another codec to ship, for example one whose decoder has learnt on.
+
+    Raises:
+        DataError: the parts were trained on codes of different codecs.
+    """
+    wanted = codec_fingerprint(load_codec(lm))
+    for name in (str(stt), codec):
+        if name is not None and codec_fingerprint(load_codec(name)) != wanted:
+            raise DataError(f"{name}: its codes are not those that {lm} was trained on")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        whole, small = Path(scratch) / "whole", Path(scratch) / "small"
+        shutil.copytree(lm, whole)
+        unshared = shutil.ignore_patterns(CODEC_NAME, CODEC_CONFIG_NAME)
+        shutil.copytree(stt, whole / STT_FOLDER, ignore=unshared)
+        if codec is not None:
+            save_codec(
+                whole, load_codec(codec), config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME
+            )
+        size = compact_folder(whole, small)
+        for name in _KEPT:
+            if (out / name).exists():
+                shutil.copyfile(out / name, small / name)
+        if out.exists():
+            shutil.rmtree(out)
+        small.replace(out)
+    return size
