@@ -187,24 +187,32 @@ def encode(
     out: Annotated[Path, typer.Option(help="Folder for the codes; a started one is gone on with.")],
     codec: CodecOption,
     device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="CPU processes; all cores if not given.")
+    ] = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Put a corpus through the codec once; language models are trained on the result."""
     _prepare(threads)
+    import os
+
     from rich.progress import Progress
 
     from duologue.checkpoints.load import load_codec, pick_device
-    from duologue.training.encoded import encode_corpus
+    from duologue.training.encoded import encode_corpus, encode_in_processes
 
-    loaded = load_codec(codec, device=pick_device(device))
+    where = pick_device(device)
+    count = workers or os.cpu_count() or 1
     with Progress() as progress:
         bar = progress.add_task("encoding", total=None)
-        encode_corpus(
-            data,
-            loaded,
-            out,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        if where.type == "cpu" and count > 1:
+            encode_in_processes(data, codec, out, count, show)
+        else:
+            encode_corpus(data, load_codec(codec, device=where), out, progress=show)
 
 
 @app.command()

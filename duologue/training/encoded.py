@@ -11,6 +11,8 @@ import gzip
 import hashlib
 import json
 import logging
+import multiprocessing
+import multiprocessing.connection
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,12 +106,16 @@ def encode_corpus(
     *,
     shard: int = 200,
     gate_db: float = -65.0,
+    part: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Encode all recordings of a manifest that are not encoded yet; returns how many there are.
 
     The user's channel is gated as a running engine does it: frames below `gate_db` are silence.
     A last shard that has grown since is encoded again.
+
+    Args:
+        part: (i, n) does only every n-th shard, from the i-th on: n processes share the work.
     """
     rows = list(read_rows(manifest))
     description = {
@@ -123,14 +129,70 @@ def encode_corpus(
     if described.is_file() and json.loads(described.read_text(encoding="utf-8")) != description:
         raise DataError(f"{out}: encoded with another codec or other settings; use a new folder")
     write_json(described, description)
-    for first in range(0, len(rows), shard):
-        part = rows[first : first + shard]
+    index, count = part
+    done = 0
+    for first in range(index * shard, len(rows), count * shard):
+        chosen = rows[first : first + shard]
         stem = out / f"shard_{first // shard:05d}"
-        if _count(stem) != len(part):
-            _write_shard(stem, [_encode(path, facts, codec, gate_db) for path, facts in part])
+        if _count(stem) != len(chosen):
+            _write_shard(stem, [_encode(path, facts, codec, gate_db) for path, facts in chosen])
+        done += len(chosen)
         if progress:
-            progress(first + len(part), len(rows))
+            progress(done, len(rows))
     return len(rows)
+
+
+def encode_in_processes(
+    manifest: Path,
+    codec: str,
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """`encode_corpus` on the CPU in processes of one thread each; `codec` is a folder or name.
+
+    Raises:
+        DataError: a process failed; what the others wrote stays.
+    """
+    context = multiprocessing.get_context("spawn")
+    reports = context.SimpleQueue()
+    processes = [
+        context.Process(
+            target=_encode_part, args=(manifest, codec, out, (i, workers), reports), daemon=True
+        )
+        for i in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    done = [0] * workers
+    try:
+        while any(process.is_alive() for process in processes):
+            while not reports.empty():
+                index, done[index], total = reports.get()
+                if progress:
+                    progress(sum(done), total)
+            multiprocessing.connection.wait([p.sentinel for p in processes if p.is_alive()], 0.5)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    if failed := [process for process in processes if process.exitcode]:
+        raise DataError(f"{out}: {len(failed)} of {workers} encoding processes failed")
+
+
+def _encode_part(
+    manifest: Path, codec: str, out: Path, part: tuple[int, int], reports: Any
+) -> None:
+    from duologue.allocator import keep_freed_memory
+    from duologue.checkpoints.load import load_codec
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    loaded = load_codec(codec, device="cpu")
+    encode_corpus(
+        manifest, loaded, out, part=part,
+        progress=lambda done, total: reports.put((part[0], done, total)),
+    )  # fmt: skip
 
 
 def codec_fingerprint(codec: Mimi) -> str:

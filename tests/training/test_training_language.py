@@ -107,6 +107,17 @@ def encoded(dialogues: Path, codec: Mimi, tmp_path_factory: pytest.TempPathFacto
     return out
 
 
+def test_processes_share_the_encoding(
+    dialogues: Path, codec: Mimi, encoded: Path, tmp_path: Path
+) -> None:
+    for index in (1, 0):
+        encode_corpus(dialogues, codec, tmp_path / "parts", shard=2, part=(index, 2))
+    whole, parts = EncodedCorpus(encoded), EncodedCorpus(tmp_path / "parts")
+    assert whole.fingerprint == parts.fingerprint
+    pairs = zip(whole.conversations, parts.conversations, strict=True)
+    assert all(torch.equal(one.codes, other.codes) for one, other in pairs)
+
+
 def test_words_begin_in_their_frame_after_an_end_of_padding() -> None:
     row = text_row([("ab", 0.30, 0.5), ("c", 0.79, 0.9)], 14, 12.5, Letters())
     expected = [PADDING] * 14

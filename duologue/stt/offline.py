@@ -1,0 +1,65 @@
+"""Whole recordings to words with times, a batch at a time: the streaming recogniser, run dry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from duologue.stt.ports import Transcription, Word
+from duologue.stt.recogniser import Recogniser
+from duologue.stt.words import with_ends
+
+TAIL_S = 1.0
+"""Silence after a recording beyond the model's delay, so that its last word comes out
+(published)."""
+CHUNK_FRAMES = 125
+"""Frames encoded at a time: ten seconds."""
+
+
+@torch.no_grad()
+def transcribe(
+    recogniser: Recogniser,
+    recordings: Sequence[Tensor],
+    on_frames: Callable[[int], None] | None = None,
+) -> list[Transcription]:
+    """Transcribe recordings, float32 [T] each at the codec's rate, all in one batch.
+
+    Args:
+        on_frames: told how many frames, over all recordings, were done since the last call.
+    """
+    if not recordings:
+        return []
+    size, rate = recogniser.frame_size, recogniser.codec.frame_rate
+    tail = recogniser.delay_frames + math.ceil(TAIL_S * rate)
+    frames = [-(-len(pcm) // size) + tail for pcm in recordings]
+    longest = max(frames)
+    heard = torch.stack(
+        [torch.nn.functional.pad(pcm, (0, longest * size - len(pcm))) for pcm in recordings]
+    )[:, None]
+    state = recogniser.init_state(len(recordings))
+    assert state.codec is not None
+    lengths = torch.tensor(frames, device=recogniser.lm.device)
+    assemblers = [recogniser.assembler() for _ in recordings]
+    words: list[list[Word]] = [[] for _ in recordings]
+    for start in range(0, longest, CHUNK_FRAMES):
+        chunk = heard[..., start * size : (start + CHUNK_FRAMES) * size].to(lengths.device)
+        codes = recogniser.codec.encode_step(chunk, state.codec, None, recogniser.num_codebooks)
+        drawn = [
+            recogniser.step(codes[..., k : k + 1], state, lengths > start + k).text
+            for k in range(codes.shape[-1])
+        ]
+        tokens = torch.stack(drawn, dim=1).tolist()
+        for row, assembler, found, count in zip(tokens, assemblers, words, frames, strict=True):
+            for token in row[: max(0, count - start)]:
+                found.extend(assembler.push(token).completed)
+        if on_frames is not None:
+            on_frames(sum(min(max(0, count - start), CHUNK_FRAMES) for count in frames))
+    results = []
+    for pcm, assembler, found in zip(recordings, assemblers, words, strict=True):
+        found.extend(assembler.finish().completed)
+        duration_s = len(pcm) / recogniser.sample_rate
+        results.append(Transcription(tuple(with_ends(found, duration_s)), duration_s))
+    return results

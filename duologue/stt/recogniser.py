@@ -1,0 +1,311 @@
+"""A delayed-streams recogniser: hears the codec's codes, writes text some frames behind.
+
+The model is a `MoshiLM` that generates no audio: each step reads the codes of one frame and the
+text token of the step before, and takes the likeliest text token (arXiv 2509.08753; the arithmetic
+of the published generator with its first frame given twice, so that no frame is lost). Extra heads
+tell pauses. Fits the published 1B and 2.6B models and wren's.
+
+Everything that a conversation is lies in `RecogniserState`. A fresh slot has read the initial
+column and the silence that the model wants before its audio; that is worked out once and copied
+into slots, so beginning a conversation costs no step and disturbs no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from duologue.checkpoints.tokenizer import TextTokenizer
+from duologue.errors import DuologueError
+from duologue.mimi.codec import EncoderState, Mimi, MimiState
+from duologue.moshi.config import UNGENERATED
+from duologue.moshi.lm import MoshiLM
+from duologue.nn.state import State, assign_active, over_rows, tensor_field
+from duologue.nn.transformer import TransformerState
+from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
+from duologue.stt.ports import FRAME_SIZE, SAMPLE_RATE, Drawn
+from duologue.stt.words import CONTROL_TOKENS, WordAssembler
+
+PAUSE_HEAD = 2
+"""The published choice: no voice for two seconds. Models with fewer heads use their last."""
+FLUSH_MARGIN_FRAMES = 1
+
+
+class RecogniserError(DuologueError, ValueError):
+    """A model cannot be used as a recogniser, or was given what it cannot hear."""
+
+
+@dataclass
+class RecogniserState(State):
+    """All that a conversation is to a recogniser."""
+
+    temporal: TransformerState
+    text: Tensor = tensor_field(0)
+    """int64 [B]: token drawn last, which the next step reads."""
+    codec: EncoderState | None = None
+    """`None` when it is given codes."""
+    bias: BiasState | None = None
+
+
+class Recogniser:
+    """Recognises a batch of conversations, one frame at a step. See `stt.ports.LocalRecogniser`."""
+
+    def __init__(
+        self,
+        lm: MoshiLM,
+        codec: Mimi,
+        tokenizer: TextTokenizer,
+        *,
+        delay_s: float,
+        prefix_s: float = 0.0,
+        vocabulary: Iterable[str] = (),
+        weights: BiasWeights | None = None,
+    ) -> None:
+        """
+        Args:
+            delay_s: seconds that text is behind the audio (`audio_delay_seconds`).
+            prefix_s: silence that the model hears before each conversation
+                (`audio_silence_prefix_seconds`).
+            vocabulary: words and phrases to lean towards, the most telling first.
+
+        Raises:
+            RecogniserError: the parts do not fit together.
+        """
+        _check(lm, codec, tokenizer, delay_s, prefix_s)
+        self.lm, self.codec, self.tokenizer = lm, codec, tokenizer
+        self.delay_s = delay_s
+        self._silent = {*CONTROL_TOKENS, lm.config.existing_text_padding_id}
+        self.bias: BiasTrie | None = None
+        if words := list(vocabulary):
+            self.bias = BiasTrie.of_words(
+                words, tokenizer, lm.config.text_classes, weights or BiasWeights(), self._silent,
+                lm.device,
+            )  # fmt: skip
+        with torch.no_grad():
+            self._condition = lm.condition_provider([{}]).sum
+        self._fresh = self._make_fresh(math.ceil(prefix_s * codec.frame_rate))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.codec.sample_rate
+
+    @property
+    def frame_size(self) -> int:
+        return self.codec.frame_size
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codes per frame that it hears."""
+        return self.lm.config.n_q
+
+    @property
+    def delay_frames(self) -> int:
+        """Frames by which words come after the audio: the first whole number not below."""
+        return math.ceil(self.delay_s * self.codec.frame_rate)
+
+    @property
+    def flush_frames(self) -> int:
+        """Frames of silence after which the words before them are out (published rule)."""
+        return self.delay_frames + FLUSH_MARGIN_FRAMES
+
+    def hears_codes_of(self, codec: Mimi) -> bool:
+        """Whether that codec's codes are those of the recogniser's own: same shape and weights."""
+        if codec is self.codec:
+            return True
+        mine, theirs = self.codec, codec
+        if mine.config != theirs.config:
+            return False
+        weights = theirs.state_dict()
+        return all(
+            name.startswith(("decoder", "upsample"))
+            or (
+                weight.device == weights[name].device
+                and weight.dtype == weights[name].dtype
+                and torch.equal(weight, weights[name])
+            )
+            for name, weight in mine.state_dict().items()
+        )
+
+    def init_state(self, batch_size: int, *, encodes: bool = True) -> RecogniserState:
+        """Fresh slots; with `encodes=False` for a recogniser that is given codes."""
+        state = self._fresh.select([0] * batch_size)
+        if not encodes:
+            state.codec = None
+        return state
+
+    def reset(self, state: RecogniserState, mask: Tensor | None = None) -> None:
+        """Make the slots of `mask` [B] fresh (all, when `None`); others keep every bit.
+
+        How strongly a slot is biased is a setting and stays.
+        """
+        slots, fresh = state.slots, self._fresh.tensors()
+        for path, tensor in state.tensors().items():
+            if path == "bias.strength":
+                continue
+            rows = fresh[path]
+            if rows.shape[0] == 1:
+                rows = rows.expand_as(tensor)
+            else:
+                rows = rows.repeat(slots, *([1] * (tensor.dim() - 1)))
+            assign_active(tensor, rows, None if mask is None else mask.to(tensor.device))
+
+    def set_strength(
+        self, state: RecogniserState, strength: float, mask: Tensor | None = None
+    ) -> None:
+        """How strongly the slots of `mask` lean towards the vocabulary: 1 as given, 0 not at all.
+
+        Raises:
+            RecogniserError: the recogniser has no vocabulary.
+        """
+        if state.bias is None:
+            raise RecogniserError("this recogniser was made without a vocabulary to lean towards")
+        assign_active(state.bias.strength, torch.full_like(state.bias.strength, strength), mask)
+
+    @torch.no_grad()
+    def step(self, heard: Tensor, state: RecogniserState, active: Tensor | None = None) -> Drawn:
+        """Hear one frame: float pcm [B, 1, frame_size] or int64 codes [B, >= num_codebooks, 1].
+
+        Raises:
+            RecogniserError: pcm for a state that was made for codes.
+        """
+        if heard.is_floating_point():
+            if state.codec is None:
+                raise RecogniserError("this state was made for codes (encodes=False), not for pcm")
+            heard = self.codec.encode_step(heard, state.codec, active, self.num_codebooks)
+        return self._advance(heard, state, active)
+
+    @torch.no_grad()
+    def flush(
+        self,
+        state: RecogniserState,
+        active: Tensor | None = None,
+        encoder: MimiState | EncoderState | None = None,
+    ) -> list[Drawn]:
+        """Hear `flush_frames` of silence at once, so that all words so far come out.
+
+        The codec itself hears no silence: the conversation's next frame follows its last.
+
+        Args:
+            encoder: state of the codec whose codes `step` is given; it is only read.
+        """
+        own = encoder.encoder if isinstance(encoder, MimiState) else encoder or state.codec
+        if own is None:
+            raise RecogniserError("to flush a state without a codec, give the codec's state")
+        fork = own.clone()
+        silence = torch.zeros(state.slots, 1, self.frame_size, device=self.lm.device)
+        drawn = []
+        for _ in range(self.flush_frames):
+            codes = self.codec.encode_step(silence, fork, active, self.num_codebooks)
+            drawn.append(self._advance(codes, state, active))
+        return drawn
+
+    def assembler(self) -> WordAssembler:
+        """Text of one conversation, from its first frame on."""
+        return WordAssembler(
+            self.tokenizer, delay_s=self.delay_s, frame_rate=self.codec.frame_rate,
+            padding=self.lm.config.existing_text_padding_id,
+        )  # fmt: skip
+
+    def _advance(self, codes: Tensor, state: RecogniserState, active: Tensor | None) -> Drawn:
+        """One step of the model. Hot path: nothing here waits for the device."""
+        lm, books = self.lm, self.num_codebooks
+        if codes.dim() != 3 or codes.shape[1] < books or codes.shape[2] != 1:
+            raise RecogniserError(
+                f"a step takes codes [B, {books} or more, 1], got {tuple(codes.shape)}"
+            )
+        codes = codes[:, :books]
+        if active is not None:
+            codes = torch.where(over_rows(active, codes), codes, lm.config.audio_initial)
+        return self._read(codes, state, active)
+
+    def _read(self, codes: Tensor, state: RecogniserState, active: Tensor | None) -> Drawn:
+        """Read a column of text and codes [B, K, 1], draw the next text."""
+        lm = self.lm
+        x = lm.embed(torch.cat([state.text[:, None, None], codes], dim=1))
+        if self._condition is not None:
+            x = x + self._condition.to(x.dtype)
+        z, logits = lm.head(lm.transformer.step(x, state.temporal, active)[:, 0])
+        if self.bias is not None and state.bias is not None:
+            text = self.bias.choose(logits, state.bias)
+            self.bias.advance(text, state.bias, active)
+        else:
+            text = logits.float().argmax(dim=-1)
+        assign_active(state.text, text, active)
+        pause = self._pause(z)
+        if active is not None:
+            text = torch.where(active, text, UNGENERATED)
+            pause = torch.where(active, pause, math.nan)
+        return Drawn(text, pause)
+
+    def _pause(self, z: Tensor) -> Tensor:
+        """Probability that nothing is said for a while, [B]; NaN without heads."""
+        heads = self.lm.extra_heads
+        if not len(heads):
+            return torch.full((z.shape[0],), math.nan, device=z.device)
+        head = heads[min(PAUSE_HEAD, len(heads) - 1)]
+        return torch.softmax(head(z).float(), dim=-1)[:, 0]
+
+    @torch.no_grad()
+    def _make_fresh(self, prefix_frames: int) -> RecogniserState:
+        """State of one slot that has read the initial column and the silence before its audio."""
+        lm, config = self.lm, self.lm.config
+        state = RecogniserState(
+            temporal=lm.transformer.init_state(1, device=lm.device, dtype=lm.dtype),
+            text=torch.full((1,), config.text_initial, device=lm.device),
+            codec=self.codec.init_encoder_state(1),
+            bias=None if self.bias is None else self.bias.init_state(1),
+        )
+        if state.bias is not None:
+            state.bias.strength.zero_()  # nothing has been heard that could be a name
+        shape = (1, self.num_codebooks, 1)
+        self._read(torch.full(shape, config.audio_initial, device=lm.device), state, None)
+        silence = torch.zeros(1, 1, self.frame_size, device=lm.device)
+        for _ in range(prefix_frames):
+            self.step(silence, state)
+        if state.bias is not None:
+            state.bias.node.zero_()
+            state.bias.strength.fill_(1.0)
+        return state
+
+
+def _check(
+    lm: MoshiLM, codec: Mimi, tokenizer: TextTokenizer, delay_s: float, prefix_s: float
+) -> None:
+    config = lm.config
+    if config.dep_q:
+        raise RecogniserError(
+            f"this model speaks (dep_q {config.dep_q}); a recogniser only writes (dep_q 0)"
+        )
+    if any(config.delays):
+        raise RecogniserError("recognisers with delays between their own streams are not supported")
+    if config.demux_second_stream or config.cross_attention or lm.condition_provider.fuser.prepend:
+        raise RecogniserError(
+            "recognisers with a second text stream, cross-attention or prepended conditions are "
+            "not supported"
+        )
+    books, bins = codec.config.quantizer.n_q, codec.config.quantizer.bins
+    if config.n_q > books or config.card != bins:
+        raise RecogniserError(
+            f"the recogniser hears {config.n_q} codebooks of {config.card} entries, the codec has "
+            f"{books} of {bins}"
+        )
+    if config.text_classes > len(tokenizer):
+        raise RecogniserError(
+            f"the recogniser writes {config.text_classes} pieces, its tokenizer has "
+            f"{len(tokenizer)}"
+        )
+    if (codec.sample_rate, codec.frame_size) != (SAMPLE_RATE, FRAME_SIZE):
+        raise RecogniserError(
+            f"the recogniser's codec has frames of {codec.frame_size} samples at "
+            f"{codec.sample_rate} Hz; only {FRAME_SIZE} at {SAMPLE_RATE} Hz are supported"
+        )
+    device = next(codec.parameters()).device
+    if device != lm.device:
+        raise RecogniserError(f"codec on {device}, recogniser on {lm.device}: load both on one")
+    for name, value in (("delay_s", delay_s), ("prefix_s", prefix_s)):
+        if not 0 <= value <= 60:
+            raise RecogniserError(f"{name}: {value!r} is not between 0 and 60 seconds")

@@ -1,0 +1,95 @@
+"""A tiny recogniser: the golden weights of a delayed-streams model, a random codec, a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import torch
+from support.golden import GOLDEN
+
+import duologue
+from duologue.checkpoints.tokenizer import TextTokenizer
+from duologue.mimi.codec import Mimi
+from duologue.mimi.config import (
+    MimiConfig,
+    MimiTransformerConfig,
+    QuantizerConfig,
+    SEANetConfig,
+)
+from duologue.stt.recogniser import Recogniser
+
+TEXTS = (
+    "the quick brown fox jumps over the lazy dog", "Canberra is the capital of Australia",
+    "a canal and a cancer are no candidates", "New York, new cork and Newark", "what is the time?",
+)  # fmt: skip
+CODEC = MimiConfig(
+    seanet=SEANetConfig(dimension=16, n_filters=2),
+    quantizer=QuantizerConfig(dimension=8, n_q=9, bins=48, input_dimension=16, output_dimension=16),
+    transformer=MimiTransformerConfig(
+        d_model=16, num_heads=2, num_layers=1, dim_feedforward=16, context=8, input_dimension=16,
+        output_dimensions=(16,),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _train(path: Path, pieces: int, *, byte_fallback: bool) -> Path:
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS * 4), model_writer=file, model_type="bpe",
+            vocab_size=pieces, character_coverage=1.0, byte_fallback=byte_fallback, unk_id=0,
+            bos_id=1, eos_id=2, pad_id=3, num_threads=1, minloglevel=2,
+        )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many pieces as the golden model has classes."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    return _train(path, 96, byte_fallback=False)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_path: Path) -> TextTokenizer:
+    return TextTokenizer(tokenizer_path)
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    """One that spells what it does not know in bytes."""
+    path = tmp_path_factory.mktemp("tokenizer") / "bytes.model"
+    return TextTokenizer(_train(path, 340, byte_fallback=True))
+
+
+@pytest.fixture(scope="session")
+def codec() -> Mimi:
+    torch.manual_seed(7)
+    return Mimi(CODEC, 8).eval().requires_grad_(False)
+
+
+MakeRecogniser = Callable[..., Recogniser]
+
+
+@pytest.fixture(scope="session")
+def make_recogniser(codec: Mimi, tokenizer: TextTokenizer) -> MakeRecogniser:
+    lm = duologue.load_lm(GOLDEN / "lm_stt", device="cpu", dtype=torch.float32)
+
+    def make(**options: Any) -> Recogniser:
+        given: dict[str, Any] = {"delay_s": 0.5, **options}
+        return Recogniser(lm, codec, tokenizer, **given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recogniser(make_recogniser: MakeRecogniser) -> Recogniser:
+    return make_recogniser()
