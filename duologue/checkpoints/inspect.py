@@ -58,6 +58,7 @@ class PartSummary:
     kind: str
     """language model, codec, adapter, reference encoder, voice or unknown"""
     format: str
+    """Layout of its tensors; empty where there is no file."""
     tensors: int = 0
     elements: int = 0
     bytes: int = 0
@@ -103,6 +104,9 @@ def render(description: Description) -> None:
 
     say(f"{description.path}: {description.kind}", "bold")
     for part in description.parts:
+        if not part.format:
+            say(f"\nno {part.kind}: {part.note}")
+            continue
         stored = ", ".join(f"{count} {name}" for name, count in part.dtypes.items())
         say(
             f"\n{part.kind} in {part.file} ({part.format} layout): {part.tensors} tensors, "
@@ -130,7 +134,7 @@ def _describe_folder(path: Path) -> Description:
     try:
         parts.append(_codec_part(folder.mimi_path, folder.mimi_config))
     except CheckpointError as error:
-        missing = PartSummary(folder.config.mimi_name, "codec", "none", note=str(error))
+        missing = PartSummary(folder.config.mimi_name, "codec", "", note=str(error))
         parts.append(missing)
     problem = next((part.problem for part in parts if part.problem), None)
     return Description(str(path), folder.config.model_type, values, tuple(parts), problem)

@@ -1,8 +1,8 @@
 """Retrieval: the conversation in, a short speakable reference out, inside a deadline.
 
 Reading order: `protocol` (the contract), `knowledge` (documents), `tools`, `llm`, `web`, `mcp`
-(back ends), `compose` (several as one), `settings` (which ones). `cleaning`, `clauses`, `numbers`,
-`units` and `speakable` work on text; `http`, `sse` and `breaker` on connections.
+(back ends), `compose` (several as one), `settings` (which ones). `cleaning`, `clauses`, `units` and
+`speakable` work on text; `http`, `sse` and `breaker` on connections.
 
     base = KnowledgeBase.from_files(["facts.md"])
     retriever = in_order([ToolRetriever(standard_tools()), KnowledgeRetriever(base)])

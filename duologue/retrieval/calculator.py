@@ -14,7 +14,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from math import isqrt
 
-from duologue.retrieval.numbers import (
+from duologue.numbers import (
     SpokenNumber,
     find_numbers,
     spell_integer,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from duologue.retrieval.numbers import find_numbers, spell_number, split_words
+from duologue.numbers import find_numbers, spell_number, split_words
 from duologue.retrieval.units import Unit, convert, units_by_name, units_by_symbol
 
 MAX_WORDS = 40

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -21,6 +20,7 @@ from duologue.retrieval.protocol import (
     BackendUnavailable,
     RetrievalTimeout,
 )
+from duologue.urls import checked_url
 
 MAX_REDIRECTS = 3
 MAX_BODY_BYTES = 4 << 20
@@ -118,18 +118,6 @@ class Host:
         if method != "GET" and response.status_code not in (307, 308):
             raise BackendRejected(f"{self.origin} redirects a {method} as a GET; not followed")
         return target
-
-
-def checked_url(url: str) -> str:
-    """A base URL without its last slash; ValueError unless it is plain http(s)://host[:port]/path."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a base URL starts with http:// or https:// and a host")
-    if parts.username or parts.password:
-        raise ValueError("a base URL must not contain credentials")
-    if parts.query or parts.fragment:
-        raise ValueError("a base URL must not contain a query or fragment")
-    return url.strip().rstrip("/")
 
 
 async def read_bounded(response: httpx.Response, limit: int = MAX_BODY_BYTES) -> bytes:

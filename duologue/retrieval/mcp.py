@@ -18,9 +18,9 @@ from typing import Any
 
 from duologue.retrieval.breaker import CircuitBreaker
 from duologue.retrieval.cleaning import clean_text
-from duologue.retrieval.http import checked_url
 from duologue.retrieval.protocol import BackendUnavailable, Clock, RetrievalError, Source
 from duologue.retrieval.tools import MAX_TOOL_RESULT_CHARS, Tool, ToolError, ToolResult
+from duologue.urls import checked_url
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from duologue.errors import DuologueError
 from duologue.retrieval.protocol import Retriever
 
 GROUP = "duologue.retrievers"
 Factory = Callable[[Mapping[str, Any]], Retriever]
 
 
-class PluginError(RuntimeError):
+class PluginError(DuologueError, RuntimeError):
     """A plug-in that is not there, cannot be imported, or is no retriever."""
 
 

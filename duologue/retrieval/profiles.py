@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from duologue.retrieval.http import checked_url
+from duologue.errors import DuologueError
+from duologue.urls import checked_url
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _PROFILE_KEYS = frozenset(
 )
 
 
-class ProfileError(ValueError):
+class ProfileError(DuologueError, ValueError):
     """Profiles that are not as described above; the message names the place and holds no key."""
 
 

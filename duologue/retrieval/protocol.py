@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from duologue.errors import DuologueError
 from duologue.retrieval.clauses import split_clauses
 from duologue.retrieval.cleaning import clean_text
 
@@ -44,7 +45,7 @@ Clock = Callable[[], float]
 """Monotonic seconds."""
 
 
-class RetrievalError(Exception):
+class RetrievalError(DuologueError):
     """A lookup that could not be made or finished; the message is safe to log and to show."""
 
 

@@ -30,6 +30,7 @@ from duologue.retrieval.tools import Tool, ToolRetriever, standard_tools
 from duologue.retrieval.web import WebEngine, WebSearch, WebSettings, WebTool
 
 DEFAULT_TIMEOUT_S = 1.5
+FACTBOOK = "factbook"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,17 @@ class RetrievalSettings:
         )
 
 
+def documents_at(name: str | Path) -> Path:
+    """A path as it is; the shipped fact book by its name, unless there is something called so."""
+    path = Path(name)
+    if str(name) == FACTBOOK and not path.exists():
+        return Path(__file__).parents[1] / "data" / FACTBOOK / "facts.md"
+    return path
+
+
 def open_knowledge(paths: Sequence[Path]) -> KnowledgeBase:
-    """An index folder as it is, or documents indexed in memory."""
+    """An index folder as it is, or documents (also `factbook`) indexed in memory."""
+    paths = [documents_at(path) for path in paths]
     if len(paths) == 1 and (paths[0] / "index.json").is_file():
         return KnowledgeBase.open(paths[0])
     return KnowledgeBase.from_files(paths)
@@ -86,11 +96,15 @@ def open_knowledge(paths: Sequence[Path]) -> KnowledgeBase:
 def build_retriever(
     settings: RetrievalSettings,
     *,
+    base: KnowledgeBase | None = None,
     extra_tools: Sequence[Tool] = (),
     now: Callable[[], datetime] | None = None,
     clock: Clock = time.monotonic,
 ) -> Retriever:
-    """The retriever that the settings describe; the caller closes it."""
+    """The retriever that the settings describe; the caller closes it.
+
+    `base` is a knowledge base that is open already, asked in place of the settings' `knowledge`.
+    """
     members: list[Member] = []
     callable_tools: list[Tool] = [*extra_tools]
 
@@ -101,8 +115,9 @@ def build_retriever(
         tools = standard_tools(now)
         callable_tools += tools
         add(ToolRetriever(tools))
-    if settings.knowledge:
+    if base is None and settings.knowledge:
         base = open_knowledge(settings.knowledge)
+    if base is not None:
         callable_tools.append(KnowledgeTool(base))
         add(KnowledgeRetriever(base, min_confidence=_knowledge_confidence(settings)))
     for name, own_settings in settings.plugins.items():

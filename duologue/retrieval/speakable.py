@@ -12,14 +12,14 @@ import re
 import unicodedata
 from decimal import Decimal
 
-from duologue.retrieval.cleaning import clean_text
-from duologue.retrieval.numbers import (
+from duologue.numbers import (
     spell_digits,
     spell_integer,
     spell_number,
     spell_ordinal,
     spell_year,
 )
+from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.units import units_by_symbol
 
 MAX_SPEAKABLE_CHARS = 4_000

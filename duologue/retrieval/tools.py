@@ -16,9 +16,9 @@ from functools import cache
 from typing import Any, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo, available_timezones
 
+from duologue.numbers import spell_ordinal, spell_year, split_words
 from duologue.retrieval.calculator import CalculationError, calculate, read_calculation
 from duologue.retrieval.conversion import convert_spoken, read_conversion
-from duologue.retrieval.numbers import spell_ordinal, spell_year, split_words
 from duologue.retrieval.protocol import (
     Outcome,
     RetrievalContext,

@@ -1,26 +1,15 @@
-"""Numbers, times and dates as plain lower-case words, the way they are spoken."""
+"""Numbers, times and dates as plain lower-case words, the way the synthesised people speak.
+
+The words are those of `duologue.numbers`, without hyphens. What is here only says *which* words a
+dialogue uses; corpora are the same for ever by their seed, so none of it may change.
+"""
 
 from __future__ import annotations
 
+from duologue.numbers import spell_integer, spell_number, spell_ordinal, spell_year
 from duologue.synthesis.wordlist import listed
 
-_SMALL = listed(
-    """
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-    fifteen sixteen seventeen eighteen nineteen
-    """
-)
-_TENS = listed("zero ten twenty thirty forty fifty sixty seventy eighty ninety")
-_SCALES = ((1_000_000_000, "billion"), (1_000_000, "million"), (1_000, "thousand"))
-_IRREGULAR_ORDINALS = {
-    "one": "first",
-    "two": "second",
-    "three": "third",
-    "five": "fifth",
-    "eight": "eighth",
-    "nine": "ninth",
-    "twelve": "twelfth",
-}
+_ROUNDED = ((1_000_000_000, "billion"), (1_000_000, "million"))
 
 MONTHS = listed(
     """
@@ -32,37 +21,21 @@ WEEKDAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 def say_integer(value: int) -> str:
     """1250 -> "one thousand two hundred fifty"; a negative number begins with "minus"."""
-    if value < 0:
-        return f"minus {say_integer(-value)}"
-    if value < 20:
-        return _SMALL[value]
-    if value < 100:
-        tens, ones = divmod(value, 10)
-        return _TENS[tens] + (f" {_SMALL[ones]}" if ones else "")
-    if value < 1000:
-        hundreds, rest = divmod(value, 100)
-        return f"{_SMALL[hundreds]} hundred" + (f" {say_integer(rest)}" if rest else "")
-    for size, name in _SCALES:
-        if value >= size:
-            count, rest = divmod(value, size)
-            return f"{say_integer(count)} {name}" + (f" {say_integer(rest)}" if rest else "")
-    raise AssertionError("unreachable")
+    return _opened(spell_integer(value))
 
 
 def say_number(value: float, places: int = 2) -> str:
     """2.5 -> "two point five": at most `places` digits after the point, no trailing zeros."""
-    if value < 0:
-        return f"minus {say_number(-value, places)}"
-    whole, _, digits = f"{value:.{places}f}".partition(".")
-    digits = digits.rstrip("0")
-    if not digits:
-        return say_integer(int(whole))
-    return f"{say_integer(int(whole))} point {' '.join(_SMALL[int(digit)] for digit in digits)}"
+    digits = f"{abs(value):.{places}f}"
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    words = _opened(spell_number(digits))
+    return f"minus {words}" if value < 0 else words
 
 
 def say_rounded(value: int) -> str:
     """A large count in two leading figures: 1_630_000 -> "one point six million"."""
-    for size, name in _SCALES[:2]:
+    for size, name in _ROUNDED:
         if value >= size:
             return f"{say_number(round(value / size, 1 if value < 10 * size else 0), 1)} {name}"
     return say_integer(value)
@@ -70,31 +43,20 @@ def say_rounded(value: int) -> str:
 
 def say_ordinal(value: int) -> str:
     """21 -> "twenty first"."""
-    words = say_integer(value).split()
-    last = words[-1]
-    if last in _IRREGULAR_ORDINALS:
-        words[-1] = _IRREGULAR_ORDINALS[last]
-    elif last.endswith("y"):
-        words[-1] = last[:-1] + "ieth"
-    else:
-        words[-1] = last + "th"
-    return " ".join(words)
+    return _opened(spell_ordinal(value))
 
 
 def say_year(year: int) -> str:
-    """1868 -> "eighteen sixty eight", 2004 -> "two thousand four"."""
-    century, rest = divmod(year, 100)
-    if year < 1000 or 2000 <= year < 2010:
-        return say_integer(year)
-    if rest == 0:
-        return f"{say_integer(century)} hundred"
-    return f"{say_integer(century)} {'oh ' if rest < 10 else ''}{say_integer(rest)}"
+    """1868 -> "eighteen sixty eight", 2004 -> "two thousand four", 1005 -> "ten oh five"."""
+    if 1000 <= year < 1010:
+        return f"ten oh {spell_integer(year - 1000)}" if year > 1000 else "ten hundred"
+    return _opened(spell_year(year))
 
 
 def say_clock(hour: int, minute: int) -> str:
     """(15, 5) -> "five past three", (15, 40) -> "twenty to four", on a twelve-hour dial."""
-    name = _SMALL[(hour - 1) % 12 + 1]
-    following = _SMALL[hour % 12 + 1]
+    name = say_integer((hour - 1) % 12 + 1)
+    following = say_integer(hour % 12 + 1)
     if minute == 0:
         return f"{name} o'clock"
     if minute == 15:
@@ -129,3 +91,7 @@ def join_list(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _opened(words: str) -> str:
+    return words.replace("-", " ")

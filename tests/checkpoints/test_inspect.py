@@ -179,6 +179,11 @@ def test_render(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kyutai layout" in shown
     assert "condition_provider" in shown
     assert "loads: every tensor has its place" in shown
+    codec = next(line for line in shown.splitlines() if "codec" in line)
+    assert codec.startswith("no codec: ")
+    assert "no such file (mimi_name names it)" in codec
+    assert "none layout" not in shown
+    assert shown.count("layout") == 1
 
 
 def test_safetensors_library_is_not_the_judge(tmp_path: Path) -> None:

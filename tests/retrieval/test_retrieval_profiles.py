@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from duologue.retrieval.http import checked_url
 from duologue.retrieval.profiles import (
     LLMProfiles,
     ProfileError,
@@ -15,6 +14,7 @@ from duologue.retrieval.profiles import (
     parse_profiles,
     profiles_from_environment,
 )
+from duologue.urls import checked_url
 
 A: dict[str, Any] = {"id": "a", "base_url": "http://a/v1", "model": "ma"}
 B: dict[str, Any] = {"id": "b", "base_url": "https://b/v1/", "model": "mb", "default": True}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.numbers import spell_integer
 from duologue.retrieval.calculator import CalculationError, calculate, read_calculation
 from duologue.retrieval.conversion import convert_spoken, read_conversion
-from duologue.retrieval.numbers import spell_integer
 from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, attempt
 from duologue.retrieval.tools import (
     CalculatorTool,

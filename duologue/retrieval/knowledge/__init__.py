@@ -5,7 +5,13 @@ Reading order: `readers` (files -> blocks), `passages`, `analysis` and `phonetic
 `answer` (passages -> something to say), `retriever`.
 """
 
-from duologue.retrieval.knowledge.base import AddReport, Hit, KnowledgeBase, Progress
+from duologue.retrieval.knowledge.base import (
+    AddReport,
+    Hit,
+    KnowledgeBase,
+    KnowledgeBaseError,
+    Progress,
+)
 from duologue.retrieval.knowledge.embedding import Embedder, StaticEmbedder
 from duologue.retrieval.knowledge.readers import UnreadableFile
 from duologue.retrieval.knowledge.retriever import KnowledgeRetriever, KnowledgeTool
@@ -20,6 +26,7 @@ __all__ = [
     "IndexBusy",
     "IndexCorrupt",
     "KnowledgeBase",
+    "KnowledgeBaseError",
     "KnowledgeRetriever",
     "KnowledgeTool",
     "Progress",

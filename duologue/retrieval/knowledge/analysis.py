@@ -11,59 +11,14 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from duologue.retrieval.numbers import NUMBER_WORDS, find_numbers, parse_number, split_words
+from duologue.numbers import NUMBER_WORDS, find_numbers, parse_number, split_words
+from duologue.retrieval.knowledge.phonetics import sound_key
+from duologue.retrieval.knowledge.wordlists import GENERIC_WORDS, MEMBERS, STOP_WORDS, SYNONYMS
 
 MAX_WORD_CHARS = 40
 GRAM_SPACE = 1 << 15
-
-STOP_WORDS = frozenset(
-    """
-        a about actually again all also am an and any anybody anyone anything are aren't as at
-        be been being but by can can't cannot could couldn't did didn't do does doesn't doing
-        don't else er ever for from get give go going gonna got had has hasn't have haven't
-        having he hello her here hers hey hi him his hm how i i'd i'll i'm i've if in into is
-        isn't it it'd it'll it's its just kind know kindly let let's like little look lot may
-        maybe me might mine more most much must my need no not now of off oh ok okay on one's or
-        our ours out over please quite really right say she should so some somebody someone
-        something sort sorry such sure tell than thank thanks that that's the their theirs them
-        then there there's these they they're thing things think this those though to too um uh
-        up us very want wanna was wasn't we we're well were weren't what what's whats when
-        when's where where's wheres which who who's whos whom whose why will with wonder
-        wondering won't would wouldn't yeah yes yet you you're your yours
-    """.split()  # noqa: SIM905
-)
-"""Words that say nothing about the subject of a question, among them the fillers of speech."""
-
-_SYNONYMS = (
-    "cost price fee charge",
-    "tall height high",
-    "long length",
-    "wide width",
-    "deep depth",
-    "old age founded built",
-    "big large size",
-    "found founded established created started",
-    "built constructed erected",
-    "invented inventor invention",
-    "wrote written author",
-    "located location situated address",
-    "close closing shut",
-    "begin start beginning starting",
-    "end finish ending",
-    "buy purchase",
-    "phone telephone call",
-    "kids children child",
-    "film movie",
-    "doctor physician",
-    "shop store",
-    "job occupation profession",
-    "boss director head chief",
-    "hours times open opening",
-    "inhabitants population people",
-    "died death",
-    "born birth",
-)
-"""Words that people ask with for words that documents use, English; a line is one group."""
+MAX_FILLER_CHARS = 4
+MAX_FILLER_SOUNDS = 2
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)*")
 _DECIMAL = re.compile(r"(?<=\d)[.,](?=\d)")
@@ -141,16 +96,41 @@ def stem(word: str) -> str:
 @lru_cache(maxsize=1)
 def _synonym_terms() -> dict[str, frozenset[str]]:
     groups: dict[str, set[str]] = {}
-    for line in _SYNONYMS:
+    for line in SYNONYMS:
         terms = {term_of(word) for word in line.split()}
         for term in terms:
             groups.setdefault(term, set()).update(terms - {term})
+    for kinds, members in MEMBERS.items():
+        terms = {term_of(word) for word in members.split()} - {""}
+        for kind in kinds.split():
+            groups.setdefault(term_of(kind), set()).update(terms)
     return {term: frozenset(others) for term, others in groups.items()}
 
 
 def synonyms_of(term: str) -> frozenset[str]:
     """Terms that may be meant with this one."""
     return _synonym_terms().get(term, frozenset())
+
+
+@lru_cache(maxsize=1)
+def _generic_terms() -> frozenset[str]:
+    return frozenset({term_of(word) for word in GENERIC_WORDS} - {""})
+
+
+def is_generic(term: str) -> bool:
+    """Whether a term tells little about what a question is about, however rare in the index."""
+    return term in _generic_terms()
+
+
+@lru_cache(maxsize=1)
+def _sounds_of_fillers() -> frozenset[str]:
+    keys = {sound_key(word.partition("'")[0]) for word in STOP_WORDS}
+    return frozenset(key for key in keys if 0 < len(key) <= MAX_FILLER_SOUNDS)
+
+
+def sounds_like_filler(word: str) -> bool:
+    """Whether a word that nothing knows may be a stop word heard wrong: "ov", "iz", "dhe"."""
+    return len(word) <= MAX_FILLER_CHARS and sound_key(word) in _sounds_of_fillers()
 
 
 def question_words(text: str) -> list[str]:

@@ -25,6 +25,7 @@ from typing import Self
 
 import numpy as np
 
+from duologue.errors import DuologueError
 from duologue.retrieval.knowledge import store
 from duologue.retrieval.knowledge.analysis import fold, term_of
 from duologue.retrieval.knowledge.embedding import Embedder
@@ -56,15 +57,22 @@ MAX_VOCABULARY_PASSAGES = 20_000
 _NAME = re.compile(r"(?<=[\w,;] )[A-Z][^\W\d_]*[^\W\d_A-Z][^\W\d_]*")
 
 
+class KnowledgeBaseError(DuologueError, RuntimeError):
+    """Something that this knowledge base cannot do, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found. `coverage` in [0, 1]: how much of the question the passage has."""
+    """A passage found. `coverage` in [0, 1]: how much of the question the passage has;
+    `confidence` in (0, 1): how probable it is that the passage is the one asked for.
+    """
 
     text: str
     heading: str
     source: Source
     score: float
     coverage: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +337,13 @@ class KnowledgeBase:
 
     def _writable(self) -> Path:
         if self.folder is None:
-            raise RuntimeError("a knowledge base in memory cannot be changed")
+            raise KnowledgeBaseError("a knowledge base in memory cannot be changed")
         return self.folder
 
     def _check_embedder(self) -> None:
         name = self._embedder.name if self._embedder else ""
         if self._snapshot.parts and name != self._snapshot.embedder:
-            raise RuntimeError(
+            raise KnowledgeBaseError(
                 f"this index was made with embeddings {self._snapshot.embedder or 'none'!r}, "
                 f"not {name or 'none'!r}; make it anew to change that"
             )
@@ -447,6 +455,7 @@ def _hit(segment: Segment, match: Match) -> Hit:
         ),
         score=match.score,
         coverage=match.coverage,
+        confidence=match.confidence,
     )
 
 
@@ -471,7 +480,7 @@ def _files(
                 continue
             seen.add(path)
             if len(seen) > MAX_FILES:
-                raise ValueError(f"more than {MAX_FILES} files")
+                raise KnowledgeBaseError(f"more than {MAX_FILES} files")
             if is_readable(path):
                 yield path, name
             elif path == top:

@@ -16,7 +16,7 @@ from duologue.retrieval.knowledge.base import Progress
 def progress_bar(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
     """Yields what to pass as `progress=`; draws nothing where there is no terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),

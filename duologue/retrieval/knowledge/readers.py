@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from duologue.errors import DuologueError
 from duologue.retrieval.clauses import ends_sentence
 from duologue.retrieval.knowledge.passages import Block, PlaceKind
 
@@ -44,7 +45,7 @@ _TEXT_KEYS = ("answer", "text", "content", "contents", "body", "passage", "summa
 _SUBJECT_NAMES = frozenset({"name", "title", "item", "product", "term", "subject", "topic", "key"})
 
 
-class UnreadableFile(ValueError):
+class UnreadableFile(DuologueError, ValueError):
     """A file that cannot be indexed, and why."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -1,7 +1,7 @@
 """The knowledge base as a retriever, and as a tool for language models.
 
-Answers carry their sources. The confidence is the share of the question that the best passage
-covers, words weighed by how rare they are; below `min_confidence` the answer is "nothing found".
+Answers carry their sources. Their confidence is the probability that the best passage is the one
+asked for (see `confidence`); below `min_confidence` the answer is "nothing found".
 Searches run in a thread of their own, so a large index does not hold up the event loop.
 """
 
@@ -74,7 +74,7 @@ class KnowledgeRetriever:
         if background and not _telling_words(question):
             question, background = f"{background} {question}", ""
         hits = self.base.search(question, self._passages, background=background)
-        confidence = min(1.0, hits[0].coverage) if hits else 0.0
+        confidence = hits[0].confidence if hits else 0.0
         if not hits or confidence < self._min_confidence:
             return Retrieved(Outcome.EMPTY, backend=self.name, confidence=confidence)
         weights = self.base.question_weights(question)

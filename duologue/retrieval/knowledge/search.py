@@ -22,11 +22,14 @@ import numpy as np
 from duologue.retrieval.knowledge.analysis import (
     grams_of,
     is_fuzzy,
+    is_generic,
     question_words,
+    sounds_like_filler,
     synonyms_of,
     term_of,
     words_of,
 )
+from duologue.retrieval.knowledge.confidence import GENERIC_WORTH, confidence
 from duologue.retrieval.knowledge.phonetics import sound_codes, sound_key
 from duologue.retrieval.knowledge.segment import (
     IMPACT_SCALE,
@@ -44,6 +47,8 @@ MAX_POSTINGS = 600_000
 CANDIDATES = 48
 MAX_JOINED_CHARS = 18
 BACKGROUND_WEIGHT = 0.3
+LEAST_INFORMATION = 0.3
+"""Of any word that was asked: in a small file the words of its subject are everywhere."""
 
 SAME_SOUND = 1.0
 ONE_SOUND_MORE = 0.75
@@ -51,7 +56,7 @@ ONE_SOUND_OTHER = 0.65
 MAX_SAME_SOUND = 64
 SPELLING_SHARE = 0.5
 """How much of the likeness of words that sound alike depends on their spelling."""
-SYNONYM_LIKENESS = 0.6
+SYNONYM_LIKENESS = 0.75
 NEIGHBOR_CANDIDATES = 10
 _CACHE_WORDS = 8_192
 
@@ -79,35 +84,56 @@ class Tuning:
     joined_threshold: float = 0.55
     joined_weight: float = 0.6
     coverage_weight: float = 0.3
-    neighbor_weight: float = 0.3
+    neighbor_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage found: which segment, which passage there, its score, and how well it covers.
+    """A passage found: which segment, which passage there, its score, and how well it fits.
 
-    `coverage` in [0, 1] is the share of the question's information (words weighed by rarity) that
-    the passage has.
+    `coverage` in [0, 1], `evidence` and `absence` >= 0 are what `confidence` is computed from.
     """
 
     segment: int
     passage: int
     score: float
     coverage: float
+    evidence: float
+    absence: float
+
+    @property
+    def confidence(self) -> float:
+        """Probability that this is the passage asked for."""
+        return confidence(self.coverage, self.evidence, self.absence)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
     """One word of the question: terms by hash with the likeness of each, and its weight.
 
-    `parts` are the slots of the words that this slot reads as one word (or of the word that it
-    reads as two): a passage that has it covers those as well.
+    The first term of an asked word is its own. `parts` are the slots of the words that this slot
+    reads as one word (or of the word that it reads as two): a passage that has it covers those too.
     """
 
     terms: tuple[tuple[int, float], ...]
     weight: float = 1.0
     asked: bool = False
+    generic: bool = False
     parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What each slot of a question is worth; slots that nobody asked for are worth nothing.
+
+    `information`: by rarity. `worth`: the same, generic words less; what ranks passages. `missed`:
+    what a passage's lack of the word weighs, where the index has it.
+    """
+
+    slots: Sequence[_Slot]
+    information: Array
+    worth: Array
+    missed: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +174,11 @@ class Searcher:
         if not slots or limit < 1 or not self.passages:
             return []
         terms, rarities = self._look_up(slots)
-        worth = np.array(
-            [
-                max((rarities.get(h, 0.0) for h, _ in slot.terms), default=0.0) or self._rarity(1)
-                if slot.asked
-                else 0.0
-                for slot in slots
-            ]
-        )
+        asked = self._weigh(slots, rarities)
         matches: list[Match] = []
         for number in range(len(self.segments)):
             lists = self._postings(number, slots, terms[number], rarities)
-            matches += self._rank(number, lists, slots, worth, limit)
+            matches += self._rank(number, lists, asked, limit)
         matches.sort(key=lambda match: (-match.score, match.segment, match.passage))
         return matches[:limit]
 
@@ -185,7 +204,9 @@ class Searcher:
             term = term_of(word)
             if term and term not in slot_of:
                 slot_of[term] = len(slots)
-                slots.append(_Slot(self._terms_for(word, term), asked=True))
+                terms = self._terms_for(word, term)
+                generic = is_generic(term) or (sounds_like_filler(word) and not self._knows(term))
+                slots.append(_Slot(terms, asked=True, generic=generic))
         if self.tuning.fuzzy:
             slots += self._joined_slots(words, slot_of)
             slots += self._parted_slots(words, slot_of)
@@ -337,6 +358,20 @@ class Searcher:
         count = max(self.passages, frequency)
         return math.log(1.0 + (count - frequency + 0.5) / (frequency + 0.5))
 
+    def _weigh(self, slots: Sequence[_Slot], rarities: Mapping[int, float]) -> _Question:
+        """What each slot is worth, given the rarity of every term that the index has."""
+        known = np.array([slot.asked and slot.terms[0][0] in rarities for slot in slots])
+        information = np.array(
+            [
+                max(LEAST_INFORMATION, rarities.get(slot.terms[0][0]) or self._rarity(1))
+                if slot.asked
+                else 0.0
+                for slot in slots
+            ]
+        )
+        generic = np.array([GENERIC_WORTH if slot.generic else 1.0 for slot in slots])
+        return _Question(slots, information, information * generic, known * generic)
+
     def _postings(
         self,
         number: int,
@@ -374,13 +409,13 @@ class Searcher:
         self,
         number: int,
         lists: Sequence[_Postings],
-        slots: Sequence[_Slot],
-        worth: Array,
+        question: _Question,
         limit: int,
     ) -> list[Match]:
         """The best passages of one segment."""
         if not lists:
             return []
+        slots, worth = question.slots, question.worth
         count = self.segments[number].passages
         passages = np.concatenate([item.passages for item in lists])
         weights = np.concatenate([item.impacts * np.float32(item.weight) for item in lists])
@@ -408,7 +443,10 @@ class Searcher:
         for index, slot in enumerate(slots):
             for part in slot.parts:
                 np.maximum(covered[part], covered[index], out=covered[part])
+        covered **= 2
         coverage = np.minimum(worth @ covered / worth.sum(), 1.0)
+        evidence = question.information @ covered / math.log(1.0 + self.passages)
+        absence = question.missed @ (1.0 - covered)
         final = best.sum(axis=0) * (1.0 - self.tuning.coverage_weight * (1.0 - coverage))
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
         if self.tuning.neighbor_weight:
@@ -424,7 +462,17 @@ class Searcher:
                 )
             order = order[np.argsort(-final[order], kind="stable")]
         order = order[:limit]
-        return [Match(number, int(top[i]), float(final[i]), float(coverage[i])) for i in order]
+        return [
+            Match(
+                number,
+                int(top[i]),
+                float(final[i]),
+                float(coverage[i]),
+                float(evidence[i]),
+                float(absence[i]),
+            )
+            for i in order
+        ]
 
 
 def _neighbors(segment: Segment, passage: int, slot_of: Mapping[int, int], worth: Array) -> float:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from duologue.errors import DuologueError
 from duologue.retrieval.knowledge.analysis import (
     GRAM_SPACE,
     grams_of,
@@ -45,7 +46,7 @@ IMPACT_SCALE = 255 / (SATURATION + 1)
 FORMAT_VERSION = 1
 
 
-class IndexCorrupt(RuntimeError):
+class IndexCorrupt(DuologueError, RuntimeError):
     """A file of an index is missing, of the wrong kind, or disagrees with the others."""
 
 

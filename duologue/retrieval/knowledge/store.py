@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from duologue.errors import DuologueError
 from duologue.retrieval.knowledge.segment import (
     FORMAT_VERSION,
     Array,
@@ -37,7 +38,7 @@ _DELETED = "deleted"
 _LOAD_TRIES = 5
 
 
-class IndexBusy(RuntimeError):
+class IndexBusy(DuologueError, RuntimeError):
     """Another process is writing to this index."""
 
 
