@@ -277,7 +277,7 @@ def measure_answers(
         confident = 0
         for question in questions:
             matches = searcher.search(question, 1)
-            confident += bool(matches) and matches[0].coverage >= MIN_CONFIDENCE
+            confident += bool(matches) and matches[0].confidence >= MIN_CONFIDENCE
         return round(confident / len(questions), 3)
 
     return [
