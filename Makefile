@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The CPU build of torch; on a machine with an NVIDIA GPU the registry's own build is taken.
 TORCH_CPU ?= 2.13.0+cpu
 
-.PHONY: run test check peers clean
+.PHONY: run test check web page peers clean
 
 run: $(VENV)/.installed
 	test -d out/untrained || $(BIN)/duologue checkpoints new out/untrained
@@ -19,6 +19,18 @@ check: $(VENV)/.developed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The page: format, types, unit tests, and whether the committed files are what its sources build.
+web: web/node_modules/.installed
+	cd web && npm run --silent check && npm run --silent verify
+
+# Build the page into the package.
+page: web/node_modules/.installed
+	cd web && npm run --silent build
+
+web/node_modules/.installed: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
 
 peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest tests/peers --require-peers -n 2 --dist loadfile -q
@@ -42,4 +54,4 @@ $(VENV)/.developed: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(PEERS) web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

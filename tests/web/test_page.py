@@ -1,0 +1,130 @@
+"""The built page in a real Chromium, against a real server with a tiny model on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.serving import Running, ScriptedRecogniser, run, serving
+
+from duologue.audio import power_db, read_channels
+from duologue.engine.model import LoadedModel
+
+Visit = Callable[..., dict[str, Any]]
+MODEL, USER = 0, 1
+FOREIGN = "duologue.example"
+TOKEN = "a-token-that-is-long-enough"
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope="module")
+def server(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """It hears the same question again and again, and has the answer in a file."""
+    facts = tmp_path_factory.mktemp("knowledge") / "facts.md"
+    facts.write_text("The capital of Peru is Lima.\n")
+    words = ["what", "is", "the", "capital", "of", "peru"]
+    times = (24 + 60 * again + 2 * i for again in range(12) for i in range(len(words)))
+    question = ScriptedRecogniser(dict(zip(times, words * 12, strict=True)))
+    with serving(
+        model, question, knowledge=(str(facts),), seed=3, allowed_hosts=(FOREIGN,)
+    ) as running:
+        yield running
+
+
+def loudest_db(path: str, channel: int) -> float:
+    """The loudest 80 ms of one side of a stereo recording."""
+    pcm = read_channels(path)
+    assert pcm.shape[0] == 2
+    return float(power_db(torch.from_numpy(pcm[channel])).max())
+
+
+def test_a_conversation_by_microphone(visit: Visit, server: Running) -> None:
+    """A WAV is the microphone: the model is heard, and the transcript and the source are seen."""
+    seen = visit("conversation", server.http)
+    assert seen["formats"] == ["opus"]
+    assert seen["answer"] == "The capital of Peru is Lima."
+    assert "facts.md" in seen["source"]
+    assert {"what", "capital", "peru"} <= set(" ".join(seen["user"]).split())
+    assert "".join(seen["model"]).strip()
+    assert re.fullmatch(r"\d+\.\d\d s", seen["delay"])
+    assert seen["muted"] == "true"
+
+    assert loudest_db(seen["sound"], MODEL) > -50, "the model was heard"
+    assert loudest_db(seen["sound"], USER) > -30, "the microphone was recorded"
+    timeline = json.loads(Path(seen["timeline"]).read_text())
+    assert timeline["model"] == server.lobby.model.name
+    assert any(lookup.get("answer") == seen["answer"] for lookup in timeline["lookups"])
+    assert {turn["role"] for turn in timeline["turns"]} == {"user", "model"}
+    script = Path(seen["script"]).read_text()
+    assert "YOU" in script
+    assert "DUOLOGUE" in script
+
+
+def test_a_sample_question_without_a_microphone(visit: Visit, server: Running) -> None:
+    seen = visit("question", server.http)
+    assert seen["formats"] == ["pcm16"], "plain samples were chosen"
+    assert loudest_db(seen["sound"], USER) > -30, "the synthetic voice speaks for the visitor"
+    assert loudest_db(seen["sound"], MODEL) > -50
+
+
+def test_a_lost_connection_comes_back_by_itself(visit: Visit, server: Running) -> None:
+    seen = visit("lost", server.http)
+    assert re.search(r"kept for \d:\d\d", seen["alarm"])
+    assert seen["sockets"][0] is False
+    assert seen["sockets"][-1] is True
+    assert seen["after"][0].startswith(seen["before"][0][:20]), "the script was not begun anew"
+
+
+def test_a_full_server_says_when_it_tries_again(visit: Visit, model: LoadedModel) -> None:
+    with serving(model, sessions=1) as server, _occupied(server):
+        seen = visit("full", server.http)
+    assert "Every seat is taken." in seen["notice"]
+    assert re.search(r"next try is in \d+:\d\d", seen["notice"])
+
+
+def test_a_token_is_asked_for_and_kept_out_of_the_address(visit: Visit, model: LoadedModel) -> None:
+    with serving(model, token=TOKEN) as server:
+        seen = visit("token", server.http, token=TOKEN)
+    assert "asks for a token" in seen["asked"]
+    assert TOKEN not in seen["address"]
+
+
+def test_a_blocked_microphone_is_called_by_its_name(visit: Visit, server: Running) -> None:
+    assert "The microphone is blocked." in visit("denied", server.http)["notice"]
+
+
+def test_plain_http_on_a_foreign_host_is_explained(visit: Visit, server: Running) -> None:
+    notice = visit("insecure", f"http://{FOREIGN}:{server.port}")["notice"]
+    assert "https" in notice
+    assert f"ssh -L {server.port}:localhost:{server.port} {FOREIGN}" in notice
+
+
+@contextmanager
+def _occupied(server: Running) -> Iterator[None]:
+    """Somebody holds a seat and talks."""
+    inside, leave = threading.Event(), threading.Event()
+
+    async def stay() -> None:
+        async with server.call() as caller:
+            await caller.converse(1)
+            inside.set()
+            while not leave.is_set():
+                await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=lambda: run(stay()))
+    thread.start()
+    assert inside.wait(60)
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
