@@ -134,12 +134,15 @@ class LanguageTask:
         raise NotImplementedError
 
     def first_sequences(self, conversations: Sequence[Conversation]) -> Iterator[LMBatch]:
-        """The beginnings of some conversations, in batches."""
+        """The beginnings of some conversations, in batches, nothing blotted out."""
         size = self.config.run.batch
         for first in range(0, len(conversations), size):
             part = conversations[first : first + size]
             yield collate(
-                [self.sampler.cut(one, 0, generator_at(0, i)) for i, one in enumerate(part)]
+                [
+                    self.sampler.cut(one, 0, generator_at(0, i), blot=False)
+                    for i, one in enumerate(part)
+                ]
             )
 
     def tensors(self) -> dict[str, Tensor]:

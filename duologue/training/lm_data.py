@@ -68,6 +68,15 @@ class SequenceConfig(PrefetchConfig):
     lookups with fitting replies; dropping more teaches to speak facts that were not given."""
     text_delay_s: float = 0.0
     """Transcription: how far the text lags behind the speech."""
+    masked_codes: float = 0.0
+    """Transcription: share of the heard codes that are blotted out, each for itself. Without it a
+    small corpus is learnt by heart instead of listened to."""
+    masked_spans: int = 0
+    """Transcription: so many stretches of each sequence are blotted out whole."""
+    span_frames: int = 4
+    """Frames in the longest of them."""
+    fewer_levels: float = 0.0
+    """Transcription: share of sequences that hear only the first few codebooks."""
 
 
 @dataclass
@@ -112,8 +121,10 @@ class SequenceSampler:
             start = max(0, start - int(rng.integers(1, self.config.start_margin + 1)))
         return self.cut(one, start, rng)
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
-        """The sequence of a conversation that begins at a frame."""
+    def cut(
+        self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
+    ) -> CutSequence:
+        """The sequence of a conversation that begins at a frame; `blot` takes away some codes."""
         raise NotImplementedError
 
     def _starts(self, one: Conversation) -> list[int]:
@@ -142,7 +153,9 @@ class SequenceSampler:
 class DuplexSampler(SequenceSampler):
     """Sequences of the duplex model."""
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
+    def cut(
+        self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
+    ) -> CutSequence:
         frames = self.config.frames
         words = self._words(one, MAIN, start)
         row = text_row(words, frames, self.frame_rate, self.tokenizer)
@@ -196,7 +209,9 @@ class DuplexSampler(SequenceSampler):
 class TranscriptionSampler(SequenceSampler):
     """Sequences of the transcription model: what the user says, a while later, as text."""
 
-    def cut(self, one: Conversation, start: int, rng: np.random.Generator) -> CutSequence:
+    def cut(
+        self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
+    ) -> CutSequence:
         frames, config = self.config.frames, self.config
         speaker = OTHER if one.is_dialogue else MAIN
         words = self._words(one, speaker, start)
@@ -205,8 +220,22 @@ class TranscriptionSampler(SequenceSampler):
         row.tokens[inside:] = ZERO
         heard = one.codes[one.codes.shape[0] // 2 :] if one.is_dialogue else one.codes
         codes = np.concatenate([row.tokens[None], self._padded(heard, start)])
+        if blot:
+            self._blot(codes[1:], rng)
         quiet = seconds_of_silence(words, frames, self.frame_rate)
         return CutSequence(codes, np.zeros(frames, dtype=np.bool_), quiet)
+
+    def _blot(self, codes: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Take away some of the codes [K, T], in place."""
+        config, (levels, frames) = self.config, codes.shape
+        if config.masked_codes:
+            codes[rng.random(codes.shape) < config.masked_codes] = ZERO
+        for _ in range(config.masked_spans):
+            length = int(rng.integers(1, config.span_frames + 1))
+            begin = int(rng.integers(0, max(1, frames - length)))
+            codes[:, begin : begin + length] = ZERO
+        if config.fewer_levels and rng.random() < config.fewer_levels:
+            codes[int(rng.integers(1, levels + 1)) :] = ZERO
 
 
 def seconds_of_silence(

@@ -24,7 +24,12 @@ from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig
 from duologue.training.encoded import MAIN, OTHER, EncodedCorpus, encode_corpus
 from duologue.training.language import Corpus
-from duologue.training.lm_data import DuplexSampler, SequenceConfig, seconds_of_silence
+from duologue.training.lm_data import (
+    DuplexSampler,
+    SequenceConfig,
+    TranscriptionSampler,
+    seconds_of_silence,
+)
 from duologue.training.lm_losses import audio_loss, delayed, pause_loss, text_loss
 from duologue.training.scripts import ScriptConfig, ScriptSampler
 from duologue.training.stt import STTTask, STTTrainingConfig
@@ -371,6 +376,21 @@ def test_transcription_model_learns_and_exports(
     assert 0 <= rows[-1]["pause_accuracy"] <= 1
     lm = duologue.load_lm(tmp_path / "model")
     assert (lm.config.dep_q, lm.config.n_q, len(lm.extra_heads)) == (0, 3, 4)
+
+
+def test_blotting_takes_heard_codes_and_nothing_else(encoded: Path, tokenizer_file: Path) -> None:
+    conversations = EncodedCorpus(encoded).conversations
+    config = SequenceConfig(frames=80, masked_codes=0.2, masked_spans=2, fewer_levels=1.0)
+    sampler = TranscriptionSampler(
+        conversations, config, TextTokenizer(tokenizer_file), seed=0, frame_rate=12.5
+    )
+    plain = sampler.cut(conversations[0], 0, np.random.default_rng(1), blot=False)
+    blotted = sampler.cut(conversations[0], 0, np.random.default_rng(1))
+    heard, left = plain.codes[1:], blotted.codes[1:]
+    assert (plain.codes[0] == blotted.codes[0]).all()
+    assert ((left == heard) | (left == -1)).all()
+    assert 0.15 < (left[0] == -1).mean() < 0.4
+    assert (left[-1] == -1).all() or (left[1] == -1).mean() < 0.5
 
 
 def test_tokenizer_spells_what_it_has_not_seen(tokenizer_file: Path) -> None:
