@@ -17,30 +17,47 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from duologue.checkpoints.errors import CheckpointError
     from duologue.checkpoints.load import load_codec, load_lm
+    from duologue.engine.api import EngineSettings, SessionOptions
+    from duologue.engine.model import load_model
     from duologue.mimi.codec import Mimi
     from duologue.moshi.generator import Generator
     from duologue.moshi.lm import MoshiLM
     from duologue.moshi.sampling import Sampling
+    from duologue.session.live import Engine
+    from duologue.session.moshi import Moshi
+    from duologue.session.session import Session
 
 _HOMES = {
     "CheckpointError": "duologue.checkpoints.errors",
+    "Engine": "duologue.session.live",
+    "EngineSettings": "duologue.engine.api",
     "Generator": "duologue.moshi.generator",
     "Mimi": "duologue.mimi.codec",
+    "Moshi": "duologue.session.moshi",
     "MoshiLM": "duologue.moshi.lm",
     "Sampling": "duologue.moshi.sampling",
+    "Session": "duologue.session.session",
+    "SessionOptions": "duologue.engine.api",
     "load_codec": "duologue.checkpoints.load",
     "load_lm": "duologue.checkpoints.load",
+    "load_model": "duologue.engine.model",
 }
 
 __all__ = [
     "CheckpointError",
+    "Engine",
+    "EngineSettings",
     "Generator",
     "Mimi",
+    "Moshi",
     "MoshiLM",
     "Sampling",
+    "Session",
+    "SessionOptions",
     "__version__",
     "load_codec",
     "load_lm",
+    "load_model",
 ]
 
 

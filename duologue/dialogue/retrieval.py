@@ -85,12 +85,14 @@ class RetrievalRules:
     A retrieval that has no answer `deadline_frames` after its first question has timed out.
     Triggers within `refractory_frames` of the last one are taken for repetitions and ignored.
     `cancel_on_user_turn` gives the open retrieval up when the user takes the floor; off, because
-    a murmur of assent would then cost the answer.
+    a murmur of assent would then cost the answer. `needs_words` ends a retrieval as empty when
+    nothing has been said yet; off for back ends that answer without a question.
     """
 
     trigger: TriggerSource = TriggerSource.RELEASED
     refractory_frames: int = 0
     cancel_on_user_turn: bool = False
+    needs_words: bool = True
     deadline_frames: int = 19
     wait: WaitRules = field(default_factory=WaitRules)
     hedge: HedgeRules = field(default_factory=HedgeRules)
@@ -101,6 +103,7 @@ class RetrievalRules:
         check_type(self, "trigger", TriggerSource)
         check_int(self, "refractory_frames", 0, 1_000)
         check_type(self, "cancel_on_user_turn", bool)
+        check_type(self, "needs_words", bool)
         check_int(self, "deadline_frames", 1, MAX_FRAMES)
         check_type(self, "wait", WaitRules)
         check_type(self, "hedge", HedgeRules)
@@ -308,7 +311,8 @@ class RetrievalPolicy:
     def _ask(self, current: Retrieval, scene: Scene, out: list[Output]) -> None:
         """Start the lookup of a retrieval that has waited long enough."""
         frame, context = scene.frame, scene.context()
-        waiting = self.rules.hedge.order(self.state.selected) if context.turns else []
+        may_ask = bool(context.turns) or not self.rules.needs_words
+        waiting = self.rules.hedge.order(self.state.selected) if may_ask else []
         race = Race(frame, frame + self.rules.deadline_frames, waiting)
         current.start(context, race)
         self.state.used_revision = scene.listening.revision

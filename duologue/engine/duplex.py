@@ -76,9 +76,14 @@ class Duplex:
         self.state.codec.reset(mask)
         self.generator.reset(mask)
 
-    def encode(self, pcm: Tensor, active: Tensor | None = None) -> Tensor:
-        """The user's frame as codes: [B, 1, frame_size] -> int64 [B, K, 1]."""
-        given = max(self.generator.given_q, 1)
+    def encode(
+        self, pcm: Tensor, active: Tensor | None = None, *, num_codebooks: int = 1
+    ) -> Tensor:
+        """The user's frame as codes: [B, 1, frame_size] -> int64 [B, K, 1].
+
+        K is what the model hears, or `num_codebooks` if that is more (for other listeners).
+        """
+        given = max(self.generator.given_q, num_codebooks)
         return self.codec.encode_step(pcm, self.state.codec, active, num_codebooks=given)
 
     def step(self, codes: Tensor, active: Tensor | None = None, **options: Any) -> DuplexOutput:

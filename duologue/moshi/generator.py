@@ -204,21 +204,40 @@ class Generator:
             raise ValueError(f"seed: {len(values)} seeds for {self.batch_size} slots")
         assign_active(self.state.seed, values, mask)
 
+    @torch.no_grad()
+    def set_conditions(
+        self, slot: int, given: Attributes, null_conditions: Attributes | None = None
+    ) -> None:
+        """Change one slot's conditions; a prepended one counts from the slot's next reset on."""
+        fused = self.lm.condition_provider([given, null_conditions or {}][: self._branches])
+        if fused.cross is not None:
+            raise ValueError("cross-attended conditions are set for all slots, at construction")
+        rows = slice(slot * self._branches, (slot + 1) * self._branches)
+        for current, new in (
+            (self.state.sum_condition, fused.sum),
+            (self.state.prepend, fused.prepend),
+        ):
+            if current is not None and new is not None:
+                current[rows] = new
+
     def reset(self, mask: Tensor | None = None) -> None:
         """Start the slots of `mask` [B] afresh (all, when `None`); others keep every bit."""
         self.state.reset(mask)
         self._play_prepend(mask)
 
-    def set_reference(self, slot: int, rows: Tensor) -> None:
-        """Add `rows` [n, dim] to a slot's coming inputs, one per step; replaces what is pending.
+    def set_reference(self, slot: int, rows: Tensor, *, append: bool = False) -> None:
+        """Add `rows` [n, dim] to a slot's coming inputs, one per step.
 
-        No rows cancels what is pending.
+        They replace what is pending (no rows cancel it) or, with `append`, follow it.
         """
         reference = self.state.reference
         if reference is None:
             raise ValueError("this model takes no references: it has no streaming_sum condition")
         if rows.dim() != 2 or rows.shape[1] != self.config.dim:
             raise ValueError(f"reference rows must be [n, {self.config.dim}], got {rows.shape}")
+        if append:
+            start, end = int(reference.position[slot]), int(reference.length[slot])
+            rows = torch.cat([reference.rows[slot, start:end], rows.to(reference.rows)])
         if len(rows) > MAX_REFERENCE_ROWS:
             raise ValueError(f"{len(rows)} reference rows; at most {MAX_REFERENCE_ROWS} fit")
         reference.rows[slot] = 0

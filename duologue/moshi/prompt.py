@@ -8,7 +8,7 @@ ordinary state, so it can be snapshotted once per voice and copied into any slot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,16 @@ def play_prompt(
 
     Returns the number of steps made. Nothing that the model draws meanwhile is used.
     """
+    return sum(1 for _ in prompt_steps(generator, prompt, mask, frame_rate))
+
+
+def prompt_steps(
+    generator: Generator, prompt: Prompt, mask: Tensor | None = None, frame_rate: float = 12.5
+) -> Iterator[None]:
+    """The same, one step at a time, for callers with other slots to keep running in between.
+
+    A prompt that does not fit is refused before the first step.
+    """
     config, books = generator.config, generator.generated_q
     if books > generator.given_q:
         raise PromptError(
@@ -80,11 +90,10 @@ def play_prompt(
     tone = _codes(prompt.tone, TONE_CODES, books, config.card, "tone")
     pause = [(pad, silence)] * int(SILENCE_SECONDS * frame_rate)
     frames: list[tuple[int, Tensor]] = []
-    steps = 0
-    if isinstance(prompt.voice, SavedVoice):
-        steps = _replay(generator, prompt.voice, mask)
-    elif prompt.voice is not None:
-        voice = prompt.voice
+    voice = prompt.voice
+    if isinstance(voice, SavedVoice):
+        _check_saved(generator, voice)
+    elif voice is not None:
         if voice.dim() != 2 or voice.shape[0] < books:
             raise PromptError(f"voice: expected codes [{books}, frames], got {tuple(voice.shape)}")
         frames += [(pad, voice[:books, t]) for t in range(voice.shape[1])]
@@ -95,6 +104,8 @@ def play_prompt(
         frames.append((token, silence))
     if prompt.role:
         frames += pause
+    if isinstance(voice, SavedVoice):
+        yield from _replay(generator, voice, mask)
     batch, device = generator.batch_size, generator.lm.device
     user = tone.to(device)[None, :, None].expand(batch, -1, -1)
     for text, codes in frames:
@@ -104,13 +115,11 @@ def play_prompt(
             mask,
         )
         generator.step(user, mask)
-    return steps + len(frames)
+        yield
 
 
-def _replay(generator: Generator, voice: SavedVoice, mask: Tensor | None) -> int:
-    """Feed a saved voice, then put the token columns that follow it where they belong."""
-    config, device = generator.config, generator.lm.device
-    count = len(voice.embeddings)
+def _check_saved(generator: Generator, voice: SavedVoice) -> None:
+    config = generator.config
     if voice.embeddings.shape[1:] != (config.dim,):
         raise PromptError(
             f"voice: embeddings are {tuple(voice.embeddings.shape)}, the model needs "
@@ -121,8 +130,16 @@ def _replay(generator: Generator, voice: SavedVoice, mask: Tensor | None) -> int
             f"voice: the token cache is {tuple(voice.cache.shape)}, expected "
             f"{(1 + config.n_q, config.max_delay + 3)}"
         )
-    for row in voice.embeddings.to(device):
+
+
+def _replay(generator: Generator, voice: SavedVoice, mask: Tensor | None) -> Iterator[None]:
+    """Feed a saved voice, then put the token columns that follow it where they belong."""
+    config, device = generator.config, generator.lm.device
+    count = len(voice.embeddings)
+    for done, row in enumerate(voice.embeddings.to(device), 1):
         generator.step_embedding(row[None].expand(generator.batch_size, -1), mask)
+        if done < count:
+            yield
     ring = voice.cache.shape[1]
     delays = torch.tensor(config.delays)
     for ahead in range(config.max_delay + 1):
@@ -137,7 +154,8 @@ def _replay(generator: Generator, voice: SavedVoice, mask: Tensor | None) -> int
             _queue(generator, ahead - 1, column[: 1 + generator.generated_q].to(device), mask)
         rows = given.to(device)[None].expand(generator.batch_size, -1)
         generator.write_column(ahead, rows, mask)
-    return count
+    if count:
+        yield
 
 
 def _queue(generator: Generator, ahead: int, tokens: Tensor, mask: Tensor | None) -> None:

@@ -1,0 +1,275 @@
+"""The slots of a model: one batched step makes the next frame of every slot that has one.
+
+    bank = SlotBank(model, slots=4)
+    for _ in bank.start(2, SlotSetup(seed=7)): ...       # fresh, or after a prompt
+    frames = bank.step({0: pcm, 2: pcm})                 # float32 [1920] each -> SlotFrame each
+
+A slot's results depend on its own frames and settings alone, to the bit: the batch always has the
+same shape, slots without a frame stand still, and a slot whose numbers go bad is told so and harms
+nobody. Results cross to the host in one copy. For one thread at a time; knows no dialogue.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duologue.audio.levels import power_gate
+from duologue.engine.duplex import Duplex, DuplexOutput, DuplexState
+from duologue.engine.model import LoadedModel
+from duologue.engine.packing import pack_slot, unpack_slot
+from duologue.moshi.config import UNGENERATED
+from duologue.moshi.prompt import Prompt, prompt_steps
+from duologue.nn.state import State
+
+if TYPE_CHECKING:
+    from duologue.conditioning.provider import Attributes
+    from duologue.moshi.lm import MoshiLM
+    from duologue.moshi.sampling import Sampling
+    from duologue.stt.ports import LocalRecogniser
+
+SPEAKERS = {"model": "SPEAKER_MAIN", "user": "SPEAKER_OTHER"}
+"""Published values of the condition that says who speaks first."""
+MAX_PROMPTS = 8
+"""Prompted starts kept for the next session with the same prompt; the least recently used go."""
+_COLUMNS = 6
+"""Numbers beside the samples in what a step copies to the host."""
+
+
+@dataclass(frozen=True)
+class SlotPrompt:
+    """A voice and role to start with; equal keys mean equal prompts."""
+
+    key: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class SlotSetup:
+    """How a slot's conversation starts. `None` means the model's own way."""
+
+    seed: int = 0
+    text: Sampling | None = None
+    audio: Sampling | None = None
+    init_speaker: str = "model"
+    prompt: SlotPrompt | None = None
+
+
+@dataclass(frozen=True)
+class SlotFrame:
+    """What one step gives for one slot."""
+
+    pcm: NDArray[np.float32] | None
+    """float32 [frame_size], None while delays fill."""
+    text: int
+    """Text token of the same frame, `UNGENERATED` while delays fill."""
+    sampled_text: int
+    """Text token drawn in this step: that of a frame or so later."""
+    sane: bool
+    """False when logits or samples are not finite: the slot must be given up."""
+    heard_text: int | None = None
+    """Token that local speech recognition drew, None without one."""
+    inactivity: float | None = None
+    """Its estimate that the user is silent."""
+
+
+@dataclass
+class BankState(State):
+    """All that the slots remember."""
+
+    duplex: DuplexState
+    stt: State | None = None
+
+
+class SlotBank:
+    """See the module."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        slots: int,
+        *,
+        gate_db: float | None = -65.0,
+        recogniser: LocalRecogniser[Any] | None = None,
+    ) -> None:
+        self.model, self.slots, self.gate_db = model, slots, gate_db
+        self.duplex = Duplex(model.codec, model.lm, slots)
+        self.recogniser = recogniser
+        self._shares_codes = recogniser is not None and recogniser.hears_codes_of(model.codec)
+        stt = recogniser.init_state(slots, encodes=not self._shares_codes) if recogniser else None
+        self.state = BankState(self.duplex.state, stt)
+        self.frame_size = model.codec.frame_size
+        self._prompted: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    @property
+    def dim(self) -> int:
+        """Width of reference rows."""
+        return self.model.lm.config.dim
+
+    # A frame.
+
+    @torch.no_grad()
+    def step(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, SlotFrame]:
+        """Advance the slots that have a frame [frame_size] of the user's audio by one frame."""
+        pcm = torch.zeros(self.slots, 1, self.frame_size)
+        for slot, frame in frames.items():
+            pcm[slot, 0] = torch.from_numpy(frame)
+        active = self._mask(*frames)
+        pcm = pcm.to(self.model.device, non_blocking=True)
+        gated = pcm
+        if self.gate_db is not None:
+            gated = power_gate(pcm, self.gate_db, frame_size=self.frame_size)
+        books = self.recogniser.num_codebooks if self.recogniser and self._shares_codes else 1
+        codes = self.duplex.encode(gated, active, num_codebooks=books)
+        heard = self._recognise(pcm, codes, active)
+        out = self.duplex.step(codes, active)
+        rows = self._to_host(out, heard)
+        return {slot: self._frame(rows[slot]) for slot in frames}
+
+    def _recognise(self, pcm: Tensor, codes: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Text token and inactivity of each slot, [B] each; recognisers of audio hear all of it."""
+        if self.recogniser is None:
+            nothing = torch.full((self.slots,), math.nan, device=pcm.device)
+            return nothing, nothing
+        source = codes if self._shares_codes else pcm
+        drawn = self.recogniser.step(source, self.state.stt, active)
+        return drawn.text.float(), drawn.inactivity
+
+    def _to_host(self, out: DuplexOutput, heard: tuple[Tensor, Tensor]) -> NDArray[np.float32]:
+        """Everything in one copy, which is also the only wait for the device: [B, samples + 6]."""
+        pcm = out.pcm[:, 0].float()
+        sane = out.step.text_logits.isfinite().all(-1) & pcm.isfinite().all(-1)
+        # Token ids are far below 2^24, so float32 holds them exactly.
+        numbers = torch.stack(
+            [
+                out.ready.float(), out.text.float(), out.step.sampled_text.float(), sane.float(),
+                heard[0], heard[1],
+            ],
+            dim=1,
+        )  # fmt: skip
+        return torch.cat([pcm, numbers], dim=1).cpu().numpy()
+
+    def _frame(self, row: NDArray[np.float32]) -> SlotFrame:
+        ready, text, sampled, sane, heard_text, inactivity = row[-_COLUMNS:].tolist()
+        heard = self.recogniser is not None
+        return SlotFrame(
+            pcm=row[:-_COLUMNS].copy() if ready else None,
+            text=int(text) if ready else UNGENERATED,
+            sampled_text=int(sampled),
+            sane=bool(sane),
+            heard_text=int(heard_text) if heard else None,
+            inactivity=inactivity if heard and math.isfinite(inactivity) else None,
+        )
+
+    # A slot's life.
+
+    @torch.no_grad()
+    def start(self, slot: int, setup: SlotSetup) -> Iterator[None]:
+        """Make a slot ready for its first frame; yields after each model step that this takes.
+
+        A fresh slot makes its first step here, whose input never reaches the model anyway, so that
+        nothing of the user's first frame is lost. A prompt takes as many steps as it has frames
+        the first time, and one copy from then on.
+        """
+        mask, generator = self._mask(slot), self.duplex.generator
+        if conditions := speaker_condition(self.model.lm, setup.init_speaker):
+            generator.set_conditions(slot, conditions)
+        self.reset(slot)
+        self._configure(slot, setup)
+        if setup.prompt is None:
+            generator.step(None, mask)
+            yield
+            return
+        key = f"{setup.init_speaker}\n{setup.prompt.key}"
+        known = self._prompted.get(key)
+        if known is not None:
+            self._prompted.move_to_end(key)
+            self.unpack(slot, known)
+            self._configure(slot, setup)
+            yield
+            return
+        yield from prompt_steps(
+            generator, setup.prompt.prompt, mask, frame_rate=self.model.codec.frame_rate
+        )
+        self._prompted[key] = self.pack(slot)
+        while len(self._prompted) > MAX_PROMPTS:
+            self._prompted.popitem(last=False)
+
+    def reset(self, slot: int) -> None:
+        """Make a slot fresh; the others keep every bit."""
+        mask = self._mask(slot)
+        self.duplex.reset(mask)
+        if self.recogniser is not None:
+            self.recogniser.reset(self.state.stt, mask)
+
+    def set_reference(self, slot: int, rows: Tensor, *, append: bool = False) -> None:
+        """Add rows [n, dim] to the slot's next frames; see `Generator.set_reference`."""
+        rows = rows.to(self.model.device, self.model.lm.dtype)
+        self.duplex.generator.set_reference(slot, rows, append=append)
+
+    @property
+    def absent_reference(self) -> Tensor | None:
+        """The learnt row [1, dim] that stands for "nothing was found", if the model has one."""
+        reference = self.model.lm.condition_provider.reference
+        return None if reference is None else reference.absent
+
+    def pack(self, slot: int) -> dict[str, Tensor]:
+        """A slot's state on the CPU, for `unpack` into any slot of the same model."""
+        return pack_slot(self.state, slot)
+
+    def unpack(self, slot: int, packed: dict[str, Tensor]) -> None:
+        """Continue from a packed state.
+
+        Raises:
+            StateError: it is not one of this model's; nothing has been changed.
+        """
+        unpack_slot(self.state, slot, packed)
+        self.duplex.generator.refresh_sampling()
+
+    def measure(
+        self, steps: int = 3, clock: Callable[[], float] = time.perf_counter
+    ) -> tuple[float, float]:
+        """Seconds of a step with one slot busy and with all, best of some; all slots are reset."""
+        silence = np.zeros(self.frame_size, np.float32)
+        times = []
+        for busy in (range(1), range(self.slots)):
+            took = []
+            for _ in range(steps):
+                begin = clock()
+                self.step(dict.fromkeys(busy, silence))
+                took.append(clock() - begin)
+            times.append(min(took))
+        for slot in range(self.slots):
+            self.reset(slot)
+        return times[0], times[1]
+
+    def _configure(self, slot: int, setup: SlotSetup) -> None:
+        generator, mask = self.duplex.generator, self._mask(slot)
+        defaults = self.model.lm.defaults
+        generator.set_seed([setup.seed] * self.slots, mask)
+        generator.set_sampling(
+            text=setup.text or defaults.text, audio=setup.audio or defaults.audio, mask=mask
+        )
+
+    def _mask(self, *slots: int) -> Tensor:
+        mask = torch.zeros(self.slots, dtype=torch.bool)
+        mask[list(slots)] = True
+        return mask.to(self.model.device)
+
+
+def speaker_condition(lm: MoshiLM, init_speaker: str) -> Attributes:
+    """The condition that tells a model who speaks first; empty for models without one."""
+    wanted = SPEAKERS[init_speaker]
+    for name, conditioner in lm.condition_provider.conditioners.items():
+        if wanted in (getattr(conditioner, "possible_values", None) or ()):
+            return {name: wanted}
+    return {}

@@ -1,0 +1,230 @@
+"""One conversation on one slot: a frame of the user's audio in, a `ConversationFrame` out.
+
+Model and dialogue brain advance together, so what the brain injects is in the model's very next
+frame, and equal inputs give equal bits. There is no clock here: the live engine calls `advance`
+80 ms at a time, offline programs as fast as they like. Commands that need the outside world
+(lookups, encoding) are handed out; what comes of them is handed in through `receive`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duologue.dialogue import (
+    Control,
+    Conversation,
+    ConversationReset,
+    FrameInput,
+    InjectionKind,
+    InjectReference,
+    ModelFrame,
+    Output,
+    ReferenceEncoded,
+    Reply,
+    Report,
+    UserFrame,
+    WarningCode,
+)
+from duologue.engine.api import EngineError
+from duologue.engine.slots import SlotBank, SlotFrame, SlotSetup
+from duologue.session.text import TextReader
+from duologue.stt.ports import Heard
+
+MAX_WAITING_PARTS = 64
+"""Encoded parts that wait for their injection; the brain asks for far fewer."""
+
+
+class SlotFault(EngineError):
+    """A slot's numbers are not finite any more; its conversation cannot go on."""
+
+
+@dataclass(frozen=True)
+class FrameGiven:
+    """What one frame brings to a conversation.
+
+    `heard` is remote recognition's, or a log's; with local recognition it is None and made here.
+    """
+
+    pcm: NDArray[np.float32]
+    heard: Heard | None = None
+
+
+@dataclass(frozen=True)
+class ConversationFrame:
+    """What one frame gives: events and commands in order, and what the frame was made of."""
+
+    frame: int
+    outputs: list[Output]
+    heard: Heard
+    made: SlotFrame
+
+
+class ConversationCore:
+    """See the module. `slot` must not be used by anybody else."""
+
+    def __init__(self, bank: SlotBank, slot: int, brain: Conversation, setup: SlotSetup) -> None:
+        self.bank, self.slot, self.brain, self.setup = bank, slot, brain, setup
+        self.needs_start = True
+        self._text = TextReader(bank.model)
+        self._parts: dict[tuple[int, int], Tensor] = {}
+        self._words = bank.recogniser.assembler() if bank.recogniser else None
+
+    def prepare(self) -> Iterator[None]:
+        """Make the slot ready; before the first frame, and whenever `needs_start` says so.
+
+        Yields after each model step, so that others can go on in between.
+        """
+        yield from self.bank.start(self.slot, self.setup)
+        self.needs_start = False
+
+    def take(self, made: SlotFrame, given: FrameGiven) -> ConversationFrame:
+        """Let the brain have what its slot made of a frame.
+
+        Raises:
+            SlotFault: the slot must be given up.
+        """
+        if not made.sane:
+            raise SlotFault("the model's numbers are not finite")
+        heard = given.heard or self._recognised(made)
+        frame = self.brain.frame + 1
+        controls = [
+            Report(WarningCode(notice.link.value), notice.detail) for notice in heard.notices
+        ]
+        outputs = self.brain.advance(
+            FrameInput(
+                frame=frame,
+                user=_user_frame(heard),
+                model=self._model_frame(made),
+                sampled_trigger=self._text.is_trigger(made.sampled_text),
+                controls=tuple(controls),
+            )
+        )
+        return ConversationFrame(frame, self._carry_out(outputs), heard, made)
+
+    def receive(self, given: Reply | Control, rows: Tensor | None = None) -> list[Output]:
+        """Take what comes between two frames; `rows` [n, dim] belong to a `ReferenceEncoded`."""
+        if isinstance(given, ReferenceEncoded):
+            if rows is None or rows.shape != (given.rows, self.bank.dim):
+                raise ValueError(f"a reference of {given.rows} rows came without its rows")
+            self._parts[given.sequence, given.part] = rows
+            while len(self._parts) > MAX_WAITING_PARTS:
+                del self._parts[next(iter(self._parts))]
+        return self._carry_out(self.brain.receive(given))
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Everything the conversation is, as plain data and tensors; not while it `needs_start`."""
+        data = {
+            "brain": self.brain.snapshot(),
+            "text": self._text.save(),
+            "words": self._words.save() if self._words else None,
+        }
+        tensors = {f"slot.{path}": part for path, part in self.bank.pack(self.slot).items()}
+        for (sequence, part), rows in self._parts.items():
+            tensors[f"rows.{sequence}.{part}"] = rows.contiguous()
+        return data, tensors
+
+    def load(self, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `save`, in this or any other slot of the same model; takes no `prepare`."""
+        self.brain = Conversation.restore(data["brain"])
+        self._text.load(data["text"])
+        if self._words is not None and data["words"] is not None:
+            self._words.load(data["words"])
+        packed = {}
+        for name, tensor in tensors.items():
+            kind, _, path = name.partition(".")
+            if kind == "slot" and (self.bank.recogniser or not path.startswith("stt.")):
+                packed[path] = tensor
+            elif kind == "rows":
+                sequence, _, part = path.partition(".")
+                self._parts[int(sequence), int(part)] = tensor
+        self.bank.unpack(self.slot, packed)
+        self.needs_start = False
+
+    def _recognised(self, made: SlotFrame) -> Heard:
+        if self._words is None or made.heard_text is None:
+            return Heard()
+        return self._words.push(made.heard_text, made.inactivity)
+
+    def _model_frame(self, made: SlotFrame) -> ModelFrame | None:
+        if made.pcm is None:
+            return None
+        return ModelFrame(
+            text=self._text.push(made.text),
+            triggered=self._text.is_trigger(made.text),
+            audio=made.pcm,
+        )
+
+    def _carry_out(self, outputs: Sequence[Output]) -> list[Output]:
+        """Do what concerns the slot, hand on the rest."""
+        rest: list[Output] = []
+        for output in outputs:
+            if isinstance(output, InjectReference):
+                self._inject(output)
+                continue
+            if isinstance(output, ConversationReset):
+                self._restart()
+            rest.append(output)
+        return rest
+
+    def _inject(self, command: InjectReference) -> None:
+        bank = self.bank
+        if not bank.model.takes_references:
+            return
+        rows = torch.zeros(command.rows, bank.dim)
+        if command.kind is InjectionKind.REFERENCE:
+            rows = self._parts.pop((command.sequence, command.part))[: command.rows]
+        elif command.kind is InjectionKind.LEARNT_PADDING and bank.absent_reference is not None:
+            rows = bank.absent_reference
+        bank.set_reference(self.slot, rows, append=command.append)
+        for key in [key for key in self._parts if key[0] < command.sequence]:
+            del self._parts[key]
+
+    def _restart(self) -> None:
+        self.needs_start = True
+        self._parts.clear()
+        self._text.reset()
+        if self.bank.recogniser is not None:
+            self._words = self.bank.recogniser.assembler()
+
+
+def advance(
+    bank: SlotBank, given: Mapping[ConversationCore, FrameGiven]
+) -> dict[ConversationCore, ConversationFrame | Exception]:
+    """Make the next frame of these conversations in one batched step.
+
+    What goes wrong with one conversation is its result, and no concern of the others. An error of
+    the step itself is raised: then all of them are lost.
+    """
+    made = bank.step({core.slot: frame.pcm for core, frame in given.items()})
+    results: dict[ConversationCore, ConversationFrame | Exception] = {}
+    for core, frame in given.items():
+        try:
+            results[core] = core.take(made[core.slot], frame)
+        except Exception as error:
+            results[core] = error
+    return results
+
+
+def _user_frame(heard: Heard) -> UserFrame:
+    """A recogniser's estimate that is no probability is none; it ends no conversation."""
+    estimate = heard.inactivity
+    if estimate is not None and not 0.0 <= estimate <= 1.0:
+        estimate = None
+    return UserFrame(heard.words, estimate, heard.transcribed_frame)
+
+
+def frame_digest(made: SlotFrame) -> str:
+    """A short name of the exact bits of a frame, for logs that are replayed."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{made.text} {made.sampled_text} ".encode())
+    if made.pcm is not None:
+        digest.update(np.ascontiguousarray(made.pcm, "<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""The model's text stream: tokens to pieces of text, one conversation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from duologue.engine.model import LoadedModel
+
+
+class TextReader:
+    """Bytes of one character wait for each other; which ones is all that is remembered."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._tokenizer = model.tokenizer
+        self._silent = model.silent_tokens
+        self._trigger = model.lm.config.rag_token_id
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is incomplete."""
+        self._partial: list[int] = []
+        self._stream = self._tokenizer.stream() if self._tokenizer else None
+
+    def is_trigger(self, token: int) -> bool:
+        """Whether this token asks for a retrieval."""
+        return self._trigger is not None and token == self._trigger
+
+    def push(self, token: int) -> str | None:
+        """Text that this token completes, None for silence and for unfinished characters."""
+        if token in self._silent or self.is_trigger(token) or self._stream is None:
+            return None
+        assert self._tokenizer is not None
+        is_byte = self._tokenizer.byte(token) is not None
+        text = self._stream.push(token)
+        self._partial = [*self._partial, token] if is_byte and not text else []
+        return text or None
+
+    def save(self) -> list[int]:
+        """The tokens that wait for the rest of their character."""
+        return list(self._partial)
+
+    def load(self, saved: Sequence[int]) -> None:
+        """Continue from `save`."""
+        self.reset()
+        for token in saved:
+            self.push(token)

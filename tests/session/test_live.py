@@ -1,0 +1,361 @@
+"""The whole engine: real thread, real event loop, a world that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.conversations import (
+    Babble,
+    Facts,
+    MadeUpTime,
+    Rows,
+    frames_of,
+    model,
+    speech,
+)
+from support.stage import trace
+
+from duologue.dialogue import (
+    AudioFrame,
+    ConversationReset,
+    EndReason,
+    Event,
+    Interrupt,
+    Reset,
+    RetrievalFailed,
+    RetrievalSucceeded,
+    SelectBackend,
+    SessionEnded,
+    Warning,
+    WarningCode,
+)
+from duologue.engine.api import (
+    EngineDraining,
+    EngineError,
+    EngineFull,
+    EngineSettings,
+    SessionOptions,
+    UnknownSession,
+)
+from duologue.session import Engine, Session
+
+AUDIO = frames_of(speech(80))
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(120):
+            await test()
+
+    before = set(threading.enumerate())
+    asyncio.run(bounded())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(1.0)
+        assert not thread.is_alive(), f"{thread.name} is left behind"
+
+
+@asynccontextmanager
+async def engine(slots: int = 2, world: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """An engine whose clock stands still, so that steps take no time and nobody is late."""
+    given = {"retriever": Facts(), "encoder": Rows(), "stt": Babble(), **(world or {})}
+    built = Engine(model(), EngineSettings(slots=slots, **settings), clock=MadeUpTime(), **given)
+    async with built as running:
+        yield running
+
+
+class Reader:
+    """Reads a session's events as they come."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.events: list[Event] = []
+        self._arrived = asyncio.Event()
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for event in self.session.events():
+            self.events.append(event)
+            self._arrived.set()
+        self._arrived.set()
+
+    async def until(self, kind: type, count: int = 1) -> list[Any]:
+        """Wait for so many events of a kind."""
+        while True:
+            found = [event for event in self.events if isinstance(event, kind)]
+            if len(found) >= count:
+                return found
+            assert not self.task.done(), f"ended with {self.events[-1:]}"
+            self._arrived.clear()
+            async with asyncio.timeout(20):
+                await self._arrived.wait()
+
+    async def end(self) -> SessionEnded:
+        await self.task
+        last = self.events[-1]
+        assert isinstance(last, SessionEnded)
+        return last
+
+
+async def talk(session: Session, reader: Reader, frames: list[np.ndarray]) -> None:
+    """Say something frame by frame, each when the one before is answered."""
+    made = sum(isinstance(event, AudioFrame) for event in reader.events)
+    for count, frame in enumerate(frames, 1):
+        assert session.push(frame) == 0
+        await reader.until(AudioFrame, made + count)
+
+
+def test_a_conversation_with_lookups_from_start_to_end() -> None:
+    async def test() -> None:
+        babble = Babble()
+        async with engine(world={"stt": babble}) as running:
+            session = await running.open(SessionOptions(seed=1))
+            assert session.id not in session.resume_token
+            reader = Reader(session)
+            for chunk in np.split(np.concatenate(AUDIO[:50]), range(1000, 50 * 1920, 1000)):
+                session.push(chunk)
+                await asyncio.sleep(0)
+                while running.stats().input_frames_waiting > 3:
+                    await asyncio.sleep(0.002)
+            audio = await reader.until(AudioFrame, 50)
+            assert audio[0].payload.dtype == np.float32
+            assert audio[0].payload.shape == (1920,)
+            found = await reader.until(RetrievalSucceeded)
+            assert found[0].label == "facts"
+            await session.close("enough")
+            assert (await reader.end()).reason is EndReason.CLIENT_CLOSED
+            assert session.ended
+            assert session.push(AUDIO[0]) == 1920
+            await session.close()
+            stats = running.stats()
+            assert stats.frames == 50
+            assert stats.retrieval["default"].answered >= 1
+            assert stats.sessions_ended == {"client_closed": 1}
+            assert stats.in_use == 0
+        assert babble.streams[0].closed
+        assert babble.streams[0].flushes >= 1
+
+    run(test)
+
+
+def test_full_is_refused_and_a_slot_comes_back() -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            assert running.can_admit().ok
+            session = await running.open()
+            refusal = running.can_admit()
+            assert not refusal.ok
+            assert refusal.retry_after_s > 0
+            with pytest.raises(EngineFull) as full:
+                await running.open()
+            assert full.value.retry_after_s == refusal.retry_after_s
+            reader = Reader(session)
+            await session.close()
+            await reader.end()
+            assert running.can_admit().ok
+            await running.open()
+
+    run(test)
+
+
+def test_a_dropped_client_comes_back_to_the_same_conversation() -> None:
+    async def test() -> None:
+        async with engine() as running:
+            session = await running.open(SessionOptions(seed=3))
+            first = Reader(session)
+            await talk(session, first, AUDIO[:3])
+            session.detach()
+            assert session.push(AUDIO[3]) == 1920, "nobody is there to speak"
+            again = running.resume(session.resume_token)
+            await first.task
+            second = Reader(again)
+            await talk(again, second, AUDIO[3:6])
+            frames = [e.frame for e in first.events + second.events if isinstance(e, AudioFrame)]
+            assert frames == list(range(6))
+            with pytest.raises(UnknownSession):
+                running.resume("guess")
+            await again.close()
+            await second.end()
+            with pytest.raises(UnknownSession):
+                running.resume(session.resume_token)
+
+    run(test)
+
+
+def test_a_snapshot_goes_on_in_another_engine_to_the_bit() -> None:
+    async def test() -> None:
+        async with engine() as running, engine() as other:
+            session = await running.open(SessionOptions(seed=3))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:8])
+            blob = await session.snapshot()
+            copy = await other.restore(blob)
+            assert (copy.id, copy.resume_token) == (session.id, session.resume_token)
+            twin = await other.restore(blob)
+            assert twin.id != copy.id
+            assert twin.resume_token != copy.resume_token
+            readers = [Reader(copy), Reader(twin)]
+            for one, its in ((session, reader), (copy, readers[0]), (twin, readers[1])):
+                await talk(one, its, AUDIO[8:12])
+            audio = [
+                trace([e for e in its.events if isinstance(e, AudioFrame) and e.frame >= 8])
+                for its in (reader, *readers)
+            ]
+            assert audio[0] == audio[1] == audio[2]
+            with pytest.raises(EngineError):
+                await other.restore(b"nonsense")
+            assert other.stats().in_use == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"retriever": Facts("raise")},
+        {"retriever": None},
+        {"encoder": Rows("raise")},
+        {"encoder": Rows("nan")},
+    ],
+    ids=["retriever", "no retriever", "encoder", "mad encoder"],
+)
+def test_a_world_that_fails_costs_answers_and_no_conversation(world: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with engine(slots=1, world=world) as running:
+            session = await running.open(SessionOptions(seed=1))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:30])
+            if "encoder" in world:
+                warnings = await reader.until(Warning)
+                assert warnings[0].code is WarningCode.ENCODING_FAILED
+            else:
+                await reader.until(RetrievalFailed)
+
+    run(test)
+
+
+def test_lost_recognition_is_told_and_the_conversation_goes_on() -> None:
+    async def test() -> None:
+        async with engine(slots=1, world={"stt": Babble(broken_at=3)}) as running:
+            session = await running.open()
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:6])
+            warnings = await reader.until(Warning)
+            assert warnings[0].code is WarningCode.STT_LOST
+
+    run(test)
+
+
+def test_draining_admits_nobody_and_ends_who_stays() -> None:
+    async def test() -> None:
+        async with engine(drain_s=0.02) as running:
+            session = await running.open()
+            reader = Reader(session)
+            draining = asyncio.create_task(running.drain())
+            await asyncio.sleep(0)
+            assert not running.can_admit().ok
+            with pytest.raises(EngineDraining):
+                await running.open()
+            await draining
+            assert (await reader.end()).reason is EndReason.SERVER_STOPPING
+
+    run(test)
+
+
+def test_draining_waits_no_longer_than_for_the_last_session() -> None:
+    async def test() -> None:
+        async with engine(drain_s=3600) as running:
+            session = await running.open()
+            draining = asyncio.create_task(running.drain())
+            await asyncio.sleep(0)
+            await session.close()
+            await draining
+
+    run(test)
+
+
+def test_stopping_ends_all_sessions() -> None:
+    async def test() -> None:
+        async with engine() as running:
+            readers = [Reader(await running.open()) for _ in range(2)]
+            await asyncio.sleep(0)
+        for reader in readers:
+            assert (await reader.end()).reason is EndReason.SERVER_STOPPING
+        with pytest.raises(EngineError):
+            await running.open()
+
+    run(test)
+
+
+def test_controls_act_and_a_flood_of_them_is_bounded() -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            session = await running.open()
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:2])
+            session.control(SelectBackend("nobody"))
+            warning = (await reader.until(Warning))[0]
+            assert warning.code is WarningCode.UNKNOWN_BACKEND
+            session.control(Reset())
+            await reader.until(ConversationReset)
+            await talk(session, reader, AUDIO[2:4])
+            for _ in range(5000):
+                session.control(Interrupt())
+            assert running.stats().controls_dropped > 0
+            await talk(session, reader, AUDIO[4:5])
+
+    run(test)
+
+
+def test_options_that_cannot_be_had_are_refused_and_cost_no_slot(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            for wrong in (
+                SessionOptions(backend="nobody"),
+                SessionOptions(voice=tmp_path / "voice.wav"),
+                SessionOptions(knowledge=tmp_path / "nothing.md"),
+            ):
+                with pytest.raises(EngineError):
+                    await running.open(wrong)
+            assert running.stats().in_use == 0
+            await running.open()
+
+    run(test)
+
+
+def test_a_session_brings_its_own_knowledge(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.md"
+    words = " ".join(f"word{n}" for n in range(0, 60, 5))
+    facts.write_text(f"The tower of {words} is twelve meters tall.")
+
+    async def test() -> None:
+        async with engine(slots=1, world={"retriever": Facts("empty")}) as running:
+            session = await running.open(SessionOptions(seed=1, knowledge=facts))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:40])
+            found = await reader.until(RetrievalSucceeded)
+            assert "twelve" in found[0].text
+            assert found[0].sources[0].title.startswith("facts.md")
+
+    run(test)
+
+
+def test_closing_while_the_slot_is_made_ready() -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            opening = asyncio.create_task(running.open())
+            await asyncio.sleep(0)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            while running.stats().in_use or running._conductor.seats:
+                await asyncio.sleep(0.002)
+            await running.open()
+
+    run(test)

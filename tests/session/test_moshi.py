@@ -1,0 +1,176 @@
+"""The library: recordings in model time, and live streams without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.conversations import Facts, Rows, frames_of, model, speech
+from support.stage import trace
+
+import duologue
+from duologue.checkpoints.untrained import create_untrained
+from duologue.dialogue import (
+    AudioFrame,
+    Event,
+    Interrupt,
+    Report,
+    RetrievalStarted,
+    RetrievalSucceeded,
+    StartLookup,
+    WarningCode,
+)
+from duologue.engine import SlotBank
+from duologue.engine.api import EngineError, EngineFull, SessionOptions
+from duologue.session.core import ConversationCore, FrameGiven, advance
+from duologue.session.lookups import Backends
+from duologue.session.model_time import LoopThread, ModelTime
+from duologue.session.moshi import Moshi
+from duologue.session.options import conversation, slot_setup
+from duologue.stt.ports import Heard
+
+SEED = 13
+"""A conversation in which knowledge is asked for early on."""
+
+
+@pytest.fixture
+def moshi() -> Iterator[Moshi]:
+    with Moshi(model(), 2, encoder=Rows()) as opened:
+        yield opened
+
+
+def test_a_recording_is_answered_frame_by_frame(moshi: Moshi) -> None:
+    pcm = speech(10)[:-700]
+    with moshi.create_session(seed=SEED) as session:
+        reply = session.process(pcm)
+        assert reply.pcm.shape == (10 * 1920,)
+        audio = [event for event in reply.events if isinstance(event, AudioFrame)]
+        assert np.array_equal(np.concatenate([event.payload for event in audio]), reply.pcm)
+        assert reply.text
+        assert reply.transcript[0].text.split()[0] == reply.text.split()[0]
+    again = moshi.create_session(seed=SEED).process(pcm)
+    assert trace(list(again.events)) == trace(list(reply.events))
+
+
+def test_a_conversation_goes_on_over_calls(moshi: Moshi) -> None:
+    pcm = speech(8)
+    whole = moshi.create_session(seed=SEED).process(pcm)
+    parts = moshi.create_session(seed=SEED)
+    said = [parts.process(part).pcm for part in (pcm[: 3 * 1920], pcm[3 * 1920 :])]
+    assert np.array_equal(np.concatenate(said), whole.pcm)
+    assert parts.transcript == whole.transcript
+
+
+def test_sessions_are_counted_and_come_back(moshi: Moshi) -> None:
+    first = moshi.create_session()
+    moshi.create_session()
+    with pytest.raises(EngineFull):
+        moshi.create_session()
+    first.close()
+    first.close()
+    with pytest.raises(EngineError, match="closed"):
+        first.process(speech(1))
+    moshi.create_session()
+
+
+def test_a_late_model_leaves_silence_at_the_beginning() -> None:
+    with Moshi(model(max_delay=2), encoder=Rows()) as moshi:
+        reply = moshi.create_session().process(speech(4))
+    assert reply.pcm.shape == (4 * 1920,)
+    assert not reply.pcm[:1920].any()
+    assert reply.pcm[1920:].any()
+
+
+def played(elapsed_s: float) -> list[Event]:
+    """A conversation in model time whose lookups take so long."""
+    bank = SlotBank(model(), 1)
+    options = SessionOptions(seed=SEED)
+    brain = conversation(options, ("default",), simulated=True, stt_delay_frames=0)
+    core = ConversationCore(bank, 0, brain, slot_setup(bank.model, options))
+    list(core.prepare())
+    loop = LoopThread()
+    world = ModelTime(
+        loop,
+        Backends.of(Facts(), ("default",)),
+        Rows(),
+        elapsed=lambda command, _: elapsed_s if isinstance(command, StartLookup) else 0.0,
+    )
+    events: list[Event] = []
+    for frame, pcm in enumerate(frames_of(speech(20))):
+        heard = Heard((" word",) if frame < 3 else (), 0.9, frame)
+        made = advance(bank, {core: FrameGiven(pcm, heard)})[core]
+        assert not isinstance(made, Exception)
+        events += world.settle(core, made.outputs)
+    loop.close()
+    return events
+
+
+def test_lookups_take_their_time_in_frames_whatever_they_really_take() -> None:
+    def answered(events: list[Event]) -> RetrievalSucceeded:
+        return next(e for e in events if isinstance(e, RetrievalSucceeded))
+
+    quick, slow = answered(played(0.0)), answered(played(0.5))
+    assert slow.lookup_latency == quick.lookup_latency + 6
+    assert answered(played(0.5)) == slow
+
+
+def test_a_stream_says_what_a_recording_says(moshi: Moshi) -> None:
+    pcm = speech(8)
+    expected = moshi.create_session(seed=3).process(pcm)
+
+    async def stream() -> list[Event]:
+        session = moshi.create_session(seed=3)
+        async with session.stream() as live:
+            for chunk in np.split(pcm, [100, 5000, 7000]):
+                await live.send(chunk)
+            await live.finish()
+            return [event async for event in live]
+
+    audio = [e.payload for e in asyncio.run(stream()) if isinstance(e, AudioFrame)]
+    assert np.array_equal(np.concatenate(audio), expected.pcm)
+
+
+def test_a_stream_looks_things_up_while_it_goes_on(moshi: Moshi) -> None:
+    async def stream() -> list[Event]:
+        facts = Facts()
+        session = moshi.create_session(seed=SEED, retriever=facts)
+        session.core._recognised = lambda made: Heard((" word",), 0.9)  # type: ignore
+        events = []
+        async with session.stream() as live:
+            await live.control(Interrupt())
+            await live.control(Report(WarningCode.OTHER, "a note"))
+
+            async def read() -> None:
+                async for event in live:
+                    events.append(event)
+                    if isinstance(event, RetrievalSucceeded):
+                        break
+
+            reading = asyncio.create_task(read())
+            for frame in frames_of(speech(40)):
+                await live.send(frame)
+                if reading.done():
+                    break
+            async with asyncio.timeout(20):
+                await reading
+        return events
+
+    events = asyncio.run(stream())
+    assert any(isinstance(event, RetrievalStarted) for event in events)
+    found = events[-1]
+    assert isinstance(found, RetrievalSucceeded)
+    assert found.text.startswith("the answer is number")
+
+
+def test_an_untrained_folder_talks(tmp_path: Path) -> None:
+    create_untrained(tmp_path / "model", "tiny", seed=3)
+    with duologue.Moshi.from_pretrained(tmp_path / "model", device="cpu") as opened:
+        session = opened.create_session(seed=1)
+        reply = session.process(speech(2))
+        assert float(reply.pcm.std()) > 0
+        session.close()
+        with pytest.raises(EngineError, match="own voice"):
+            opened.create_session(voice="somebody.wav")

@@ -1,0 +1,107 @@
+"""The two queues between event loop and tick thread, at their bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duologue.dialogue import AudioFrame, EndReason, Role, SessionEnded, TextToken
+from duologue.session.inputs import InputQueue, merge_heard, playable
+from duologue.session.outputs import OutputQueue
+from duologue.stt.ports import Heard, Link, Notice
+
+SIZE = 4
+
+
+def ramp(count: int, start: int = 0) -> np.ndarray:
+    return np.arange(start, start + count, dtype=np.float32) / 10_000
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 11), max_size=12))
+def test_any_chunks_become_the_same_frames(lengths: list[int]) -> None:
+    queue = InputQueue(SIZE, 100)
+    whole = ramp(sum(lengths))
+    done = 0
+    for length in lengths:
+        assert queue.push(whole[done : done + length], now_s=done) == 0
+        done += length
+    frames = [queue.take().pcm for _ in range(len(queue))]
+    assert len(frames) == len(whole) // SIZE
+    joined = np.concatenate([*frames, queue.save()])
+    assert np.array_equal(joined, whole)
+
+
+def test_the_oldest_frames_make_room_and_are_counted() -> None:
+    queue = InputQueue(SIZE, 3)
+    assert queue.push(ramp(3 * SIZE + 2), 0.0) == 0
+    assert queue.push(ramp(SIZE, start=14), 1.0) == SIZE
+    assert queue.dropped_frames == 1
+    assert queue.take().pcm[0] == pytest.approx(0.0004)
+
+
+def test_a_flood_costs_no_more_than_the_queue_holds() -> None:
+    queue = InputQueue(SIZE, 3)
+    flood = ramp(1000 * SIZE)
+    dropped = queue.push(flood, 0.0)
+    kept = queue.save()
+    assert dropped + len(kept) == len(flood)
+    assert np.array_equal(kept, flood[-len(kept) :])
+    assert len(queue) == 3
+
+
+def test_what_a_dropped_frame_was_recognised_as_is_not_lost() -> None:
+    queue = InputQueue(SIZE, 2)
+    said = iter(["one", "two", "three"])
+    queue.listener = lambda frame: Heard((next(said),), 0.5, 7)
+    queue.push(ramp(3 * SIZE), 0.0)
+    assert queue.take().heard == Heard(("one", "two"), 0.5, 7)
+    assert queue.take().heard == Heard(("three",), 0.5, 7)
+
+
+def test_merging_keeps_the_newer_estimate_and_everything_said() -> None:
+    lost = Notice(Link.LOST, "gone")
+    merged = merge_heard(Heard(("a",), 0.2, 3, notices=(lost,)), Heard(("b",), None, None))
+    assert merged == Heard(("a", "b"), 0.2, 3, notices=(lost,))
+
+
+def test_samples_that_are_no_sound_become_silence() -> None:
+    given = np.array([np.nan, np.inf, -np.inf, 3.0, -3.0, 0.25], np.float32)
+    assert playable(given).tolist() == [0.0, 0.0, 0.0, 1.0, -1.0, 0.25]
+    with pytest.raises(ValueError, match=r"\[n\]"):
+        InputQueue(SIZE, 2).push(np.zeros((2, 2), np.float32), 0.0)
+
+
+def test_a_closed_queue_takes_nothing() -> None:
+    queue = InputQueue(SIZE, 2)
+    queue.push(ramp(SIZE), 0.0)
+    queue.close()
+    assert queue.push(ramp(5), 0.0) == 5
+    assert not len(queue)
+
+
+def word(frame: int) -> TextToken:
+    return TextToken(frame, Role.MODEL, f" w{frame}", frame)
+
+
+def test_a_slow_reader_loses_the_oldest_audio_alone() -> None:
+    queue = OutputQueue(4)
+    for frame in range(4):
+        assert queue.put([AudioFrame(frame, b""), word(frame)])
+    left = [queue.take() for _ in range(len(queue))]
+    assert left == [word(0), word(1), word(2), word(3)]
+    assert queue.dropped_frames == 4
+    assert queue.take() is None
+
+
+def test_a_reader_that_lets_everything_lie_is_given_up_but_hears_of_it() -> None:
+    queue = OutputQueue(2)
+    assert queue.put([word(0), word(1)])
+    assert not queue.put([word(2)])
+    queue.put([SessionEnded(2, EndReason.FAILED)])
+    assert not queue.finished
+    events = [queue.take() for _ in range(4)]
+    assert isinstance(events[-1], SessionEnded)
+    assert queue.finished
