@@ -1,0 +1,208 @@
+"""The server as a process: start, signals, logs; and what its logs never hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.serving import (
+    PATIENCE_S,
+    Caller,
+    Running,
+    ScriptedRecogniser,
+    run,
+    serving,
+)
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from duologue.checkpoints.untrained import create_untrained
+from duologue.engine.model import LoadedModel
+from duologue.server.logs import LogWriter
+from duologue.server.protocols.kyutai.query import AudioFormat
+from duologue.server.serve import ServeError, bind
+
+TOKEN = "correct-horse-battery"
+
+
+class Process:
+    """`duologue serve` of a tiny model, and what it says."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        command = [sys.executable, "-m", "duologue.cli.main", "serve", "--model", str(folder)]
+        self.popen = subprocess.Popen(
+            [*command, "--port", "0", "--knowledge", "none", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.said = ""
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read until the process has said something."""
+        assert self.popen.stdout is not None
+        until = time.monotonic() + PATIENCE_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.popen.stdout, selectors.EVENT_READ)
+            while not (found := re.search(pattern, self.said)):
+                assert selector.select(until - time.monotonic()), self.said
+                chunk = self.popen.stdout.read(4096)
+                assert chunk, f"the process ended: {self.said}"
+                self.said += chunk.decode()
+        return found
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit code."""
+        rest, _ = self.popen.communicate(timeout=PATIENCE_S)
+        self.said += rest.decode()
+        return self.popen.returncode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    create_untrained(path, "tiny")
+    return path
+
+
+@pytest.fixture
+def process(folder: Path, tmp_path: Path) -> Iterator[Process]:
+    """Reachable from outside, so that it makes a token; and as talkative as can be."""
+    flags = ["--host", "0.0.0.0", "--drain-s", "50", "--allowed-origins", "https://a.example"]
+    logs = ["--log-file", str(tmp_path / "log"), "--log-format", "json", "--log-level", "debug"]
+    started = Process(folder, *flags, *logs)
+    yield started
+    if started.popen.poll() is None:
+        started.popen.kill()
+        started.end()
+
+
+def test_start_talk_and_stop_under_load(process: Process, tmp_path: Path) -> None:
+    found = process.wait_for(r"ready: http://localhost:(\d+)/\?token=(\S+)\n")
+    port, token = int(found[1]), found[2]
+    process.wait_for("The token is shown once")
+    http = f"http://127.0.0.1:{port}"
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def call(**query: str) -> Caller:
+        pairs = "&".join(f"{name}={value}" for name, value in query.items())
+        url = f"ws://127.0.0.1:{port}/api/chat?audio=pcmf32&{pairs}"
+        caller = Caller(await connect(url, proxy=None, open_timeout=60), AudioFormat.PCMF32)
+        assert await caller.receive() == b"\x00"
+        return caller
+
+    async def talk() -> None:
+        caller = await call(token=token, dialect="events")
+        await caller.converse(5)
+        process.popen.send_signal(signal.SIGTERM)
+        async with httpx.AsyncClient(base_url=http, headers=headers, timeout=60) as client:
+            while (await client.get("/ready")).status_code != 503:
+                await asyncio.sleep(0.01)
+            assert (await client.get("/health")).status_code == 200
+            assert (await client.get("/api/availability")).json()["available"] is False
+        with pytest.raises(InvalidStatus) as refused:
+            await call(token=token)
+        response = refused.value.response
+        assert response.status_code == 503
+        assert json.loads(response.body or b"")["error"]["code"] == "draining"
+        assert "retry-after" in response.headers
+        await caller.converse(5)
+        process.popen.send_signal(signal.SIGTERM)  # enough of it
+        assert await caller.closed() in (1001, 1012)
+
+    run(talk())
+    assert process.end() == 0
+    assert process.said.count(token) == 1, "shown once, to the one who started the server"
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    messages = [line["message"] for line in lines]
+    assert {"settings", "session opened", "visit ended", "request", "draining"} <= set(messages)
+    shown = next(line for line in lines if line["message"] == "settings")
+    assert shown["allowed_origins"] == ["https://a.example"]
+    assert not any(token in json.dumps(line) for line in lines)
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = f"cannot listen at 127.0.0.1:{port}: Address already in use"
+        with pytest.raises(ServeError, match=message):
+            bind("127.0.0.1", port)
+    with pytest.raises(ServeError, match=r"cannot listen at no\.such\.host"):
+        bind("no.such.host.invalid", 0)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """All of this process's logs, in a file."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    writer = LogWriter("debug", "json", tmp_path / "log")
+    writer.start()
+    yield tmp_path / "log"
+    writer.stop()
+    root.handlers[:], root.level = handlers, level
+
+
+def test_logs_hold_neither_words_nor_tokens(model: LoadedModel, log: Path, facts: str) -> None:
+    question = ScriptedRecogniser({4: "what is the capital", 5: "of peru"})
+
+    async def talk(server: Running) -> str:
+        query = {"token": TOKEN, "dialect": "events", "text_temperature": 10, "text_topk": 0}
+        async with server.call(**query, seed=7) as caller:
+            resume = (await caller.until(10, type="session"))["resume_token"]
+            while not any(b"Lima" in message for message in caller.messages):
+                await caller.converse(4)
+            await caller.command(type="end")
+            await caller.closed()
+        with pytest.raises(InvalidStatus):
+            async with server.call(token=TOKEN, resume=resume):
+                pass
+        client = httpx.Client(headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
+        asked = {"query": "the capital of peru"}
+        assert client.post(f"{server.http}/api/knowledge/search", json=asked).json()["hits"]
+        assert isinstance(resume, str)
+        return resume
+
+    with serving(model, question, token=TOKEN, knowledge=(facts,)) as server:
+        resume = run(talk(server))
+    written = log.read_text()
+    assert "session opened" in written
+    for secret in (TOKEN, resume, "capital", "peru", "Lima"):
+        assert secret not in written
+
+
+def test_a_full_disk_under_the_log_is_nobodys_concern(model: LoadedModel) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    writer = LogWriter("debug", "json", Path("/dev/full"))
+    writer.start()
+    try:
+        with serving(model) as server:
+            server.lobby.metrics.watch_log(lambda: writer.lost)
+
+            async def talk() -> None:
+                async with server.call() as caller:
+                    await caller.converse(4)
+
+            run(talk())
+            until = time.monotonic() + PATIENCE_S
+            while "duologue_log_lines_lost_total 0.0" in httpx.get(f"{server.http}/metrics").text:
+                assert time.monotonic() < until
+    finally:
+        writer.stop()
+        root.handlers[:], root.level = handlers, level
+    assert writer.lost > 0
