@@ -1,0 +1,292 @@
+"""The `evaluate` commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from duologue.cli.options import DEFAULT_MODEL, Device, Json, Model
+from duologue.evaluation.console import faults, finish, progress_bar
+
+if TYPE_CHECKING:
+    from duologue.evaluation.cases import Group
+    from duologue.evaluation.coding import Coder
+    from duologue.evaluation.table import Figure
+    from duologue.evaluation.talker import Talker
+
+app = typer.Typer(
+    help="Judge models: codec, speech recognition, whole conversations.", no_args_is_help=True
+)
+
+
+class System(StrEnum):
+    """What holds the conversations."""
+
+    SESSION = "session"
+    REFERENCES = "references"
+    RECORDED = "recorded"
+    SILENT = "silent"
+    SHUFFLED = "shuffled"
+    DEAF = "deaf"
+
+
+class Part(StrEnum):
+    """What is measured."""
+
+    CONVERSATIONS = "conversations"
+    RETRIEVAL = "retrieval"
+    CODEC = "codec"
+    SPEED = "speed"
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for results; out/evaluation/MODEL if not given."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", min=1, help="Quick look: at most so many a group.")
+]
+Seed = Annotated[int, typer.Option(help="Another seed asks other questions in other voices.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")]
+Check = Annotated[bool, typer.Option("--check", help="End with status 1 if a bar is missed.")]
+
+
+@app.command()
+def wren(
+    model: Model = DEFAULT_MODEL,
+    out: Out = None,
+    system: Annotated[
+        System,
+        typer.Option(
+            help="`session`: the whole pipeline. `references`: the model alone, given the true "
+            "references. The others need no model and show what the judge gives them."
+        ),
+    ] = System.SESSION,
+    parts: Annotated[
+        list[Part] | None, typer.Option("--part", help="Measure only this; may be repeated.")
+    ] = None,
+    groups: Annotated[
+        list[str] | None, typer.Option("--group", help="Only this group; may be repeated.")
+    ] = None,
+    limit: Limit = None,
+    seed: Seed = 1,
+    threads: Threads = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="For text and audio; the model's if not given.")
+    ] = None,
+    device: Device = "auto",
+    check: Check = False,
+    json_output: Json = False,
+) -> None:
+    """Hold conversations with a model and write a report with intervals, sounds and timelines.
+
+    Questions, voices and entities are ones that training never had. What has been measured is kept
+    in the folder: the same command goes on where it was stopped, and makes the report again.
+
+    Examples:
+
+        duologue evaluate wren --limit 5
+
+        duologue evaluate wren --model runs/wren/lm/model --out out/lm --group known --group pause
+
+        duologue evaluate wren --system recorded --limit 3
+    """
+    from duologue.checkpoints.save import write_json
+    from duologue.evaluation import coding, finding, speed
+    from duologue.evaluation.cases import ANSWERED, COUNTS
+    from duologue.evaluation.conversations import Conversations
+    from duologue.evaluation.report import Report
+    from duologue.evaluation.systems import open_retriever
+    from duologue.evaluation.table import by_detail, conversation_figures, stages
+
+    wanted, chosen = set(parts or Part), _groups(groups)
+    where = out or _folder(model, system)
+    with faults():
+        talker, coder = _system(system, model, device, threads, temperature, wanted)
+        figures: list[Figure] = []
+        if Part.RETRIEVAL in wanted and system is System.SESSION:
+            found = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
+            write_json(where / "retrieval.json", {"seed": seed, "questions": found})
+            figures += finding.finding_figures(found)
+        if Part.CODEC in wanted and coder is not None:
+            with progress_bar("codec", quiet=json_output) as progress:
+                count = min(coding.COUNT, 2 * limit) if limit else coding.COUNT
+                results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
+            figures += coding.codec_figures(results)
+        records = []
+        if Part.CONVERSATIONS in wanted:
+            with progress_bar("conversations", quiet=json_output) as progress:
+                held = Conversations(where, talker, seed=seed, limit=limit, groups=chosen)
+                records = held.hold(progress)
+            figures += conversation_figures(records)
+        if Part.SPEED in wanted and system in (System.SESSION, System.REFERENCES):
+            with progress_bar("speed", quiet=json_output) as progress:
+                figures += speed.speed_figures(
+                    speed.measure(talker, where, seed=seed, progress=progress)
+                )
+        answered = [record for record in records if record.group in ANSWERED]
+        complete = len(records) == sum(COUNTS.values()) and wanted == set(Part)
+        report = Report(
+            talker.name, seed, figures, stages(records),
+            {name: by_detail(answered, name, lambda v: v.answer_spoken)
+             for name in ("voice", "relation")} if answered else {},
+            records, speed.machine(), complete,
+        )  # fmt: skip
+    finish(report, where, as_json=json_output, check=check)
+
+
+@app.command()
+def codec(
+    model: Model = DEFAULT_MODEL,
+    out: Out = None,
+    count: Annotated[int, typer.Option(min=2, help="Utterances.")] = 120,
+    codebooks: Annotated[
+        int | None, typer.Option(min=1, help="Fewer codebooks than the codec has.")
+    ] = None,
+    seed: Seed = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
+    check: Check = False,
+    json_output: Json = False,
+) -> None:
+    """Measure a codec: STOI, mel distance, and what a recogniser no longer reads.
+
+    Example:
+
+        duologue evaluate codec --model runs/wren/codec/codec --count 40
+    """
+    import torch
+
+    import duologue
+    from duologue.evaluation import coding
+    from duologue.evaluation.report import Report
+    from duologue.evaluation.speed import machine
+
+    torch.set_num_threads(threads)
+    where = out or _folder(model, None)
+    with faults(), progress_bar("codec", quiet=json_output) as progress:
+        loaded = duologue.load_codec(model, device=device, num_codebooks=codebooks)
+        coder = coding.MimiCoder(loaded, model)
+        results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
+    report = Report(coder.name, seed, coding.codec_figures(results), machine=machine())
+    finish(report, where, as_json=json_output, check=check)
+
+
+@app.command()
+def stt(
+    model: Model = DEFAULT_MODEL,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
+    check: Check = False,
+    json_output: Json = False,
+) -> None:
+    """Measure speech recognition on the users of the evaluation set, in voices never heard.
+
+    Example:
+
+        duologue evaluate stt --model runs/wren/stt/model --limit 10
+    """
+    import torch
+
+    from duologue.evaluation import hearing
+    from duologue.evaluation.report import Report
+    from duologue.evaluation.speed import machine
+    from duologue.evaluation.systems import folder_fingerprint
+    from duologue.stt.load import load_recogniser, recogniser_folder
+
+    torch.set_num_threads(threads)
+    where = out or _folder(model, None)
+    with faults(), progress_bar("speech recognition", quiet=json_output) as progress:
+        folder = recogniser_folder(model)
+        listener = hearing.ModelListener(
+            load_recogniser(model, device=device), model, folder_fingerprint(folder.path)
+        )
+        results = hearing.measure(listener, where, seed=seed, limit=limit, progress=progress)
+    report = Report(listener.name, seed, hearing.hearing_figures(results), machine=machine())
+    finish(report, where, as_json=json_output, check=check)
+
+
+@app.command()
+def retrieval(
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 1,
+    json_output: Json = False,
+) -> None:
+    """Look up the true words of all questions: what retrieval alone finds. No model is needed.
+
+    Writes `retrieval.json` with every question, what was found and what should have been.
+
+    Example:
+
+        duologue evaluate retrieval --limit 20
+    """
+    from duologue.checkpoints.save import write_json
+    from duologue.evaluation import finding
+    from duologue.evaluation.report import Report
+    from duologue.evaluation.systems import open_retriever
+
+    where = out or Path("out/evaluation/retrieval")
+    results = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
+    write_json(where / "retrieval.json", {"seed": seed, "questions": results})
+    report = Report("retrieval, given the true words", seed, finding.finding_figures(results))
+    finish(report, where, as_json=json_output, check=False)
+
+
+def _system(
+    system: System,
+    model: str,
+    device: str,
+    threads: int,
+    temperature: float | None,
+    wanted: set[Part],
+) -> tuple[Talker, Coder | None]:
+    """The system that talks, and its codec if it has one."""
+    import torch
+
+    from duologue.evaluation import simulated
+    from duologue.synthesis.speaker import Speaker
+
+    torch.set_num_threads(threads)
+    if system is System.RECORDED:
+        return simulated.RecordedTalker(), None
+    if system is System.DEAF:
+        return simulated.RecordedTalker(None), None
+    if system is System.SILENT:
+        return simulated.SilentTalker(), None
+    if system is System.SHUFFLED:
+        return simulated.ShuffledTalker(Speaker()), None
+    from duologue.evaluation.coding import MimiCoder
+    from duologue.evaluation.systems import ReferenceTalker, SessionTalker
+    from duologue.moshi.sampling import Sampling
+    from duologue.session.moshi import Moshi
+
+    moshi = Moshi.from_pretrained(model, device=device)
+    sampling = None if temperature is None else Sampling(temperature)
+    kind = SessionTalker if system is System.SESSION else ReferenceTalker
+    coder = MimiCoder(moshi.model.codec, model) if Part.CODEC in wanted else None
+    return kind(moshi, sampling), coder
+
+
+def _groups(names: Sequence[str] | None) -> tuple[Group, ...]:
+    from duologue.evaluation.cases import Group
+
+    known = {str(group): group for group in Group}
+    for name in names or ():
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+    return tuple(known[name] for name in names) if names else tuple(Group)
+
+
+def _folder(model: str, system: System | None) -> Path:
+    name = Path(model).name or "model"
+    if system is not None and system is not System.SESSION:
+        name += f"-{system}"
+    return Path("out/evaluation") / name
