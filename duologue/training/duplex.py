@@ -84,6 +84,9 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     """Shape of the reference encoder, in the keys of a published conditioner block."""
     losses: DuplexLossConfig = field(default_factory=DuplexLossConfig)
     scripts: ScriptConfig = field(default_factory=ScriptConfig)
+    generation: dict[str, float] = field(default_factory=dict)
+    """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
+    `top_k_text`, `temp`, `top_k`."""
     samples: int = 2
     sample_s: float = 12.0
 
@@ -309,6 +312,7 @@ class DuplexTask(LanguageTask):
         described = FolderConfig(
             self.lm.config, mimi_name=CODEC_NAME, mimi_config_name=CODEC_CONFIG_NAME,
             tokenizer_name="tokenizer.model", conditioners=self.conditioners, fuser=self.fuser,
+            lm_gen_config=self.config.generation,
         )  # fmt: skip
         dtype = getattr(torch, self.config.export_dtype)
         target = folder / "model"

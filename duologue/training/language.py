@@ -218,7 +218,10 @@ def save_model_folder(
     tokenizer: Path,
     dtype: torch.dtype,
 ) -> None:
-    """Write a whole model folder: language model, codec, tokenizer, configuration."""
+    """Write a whole model folder: language model, codec, tokenizer, configuration.
+
+    The codec stays as it is: narrower, it would give other codes than those that were learnt.
+    """
     save_lm(folder, lm, described, dtype=dtype)
-    save_codec(folder, codec, dtype=dtype, config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME)
+    save_codec(folder, codec, config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME)
     (folder / described.tokenizer_name).write_bytes(tokenizer.read_bytes())

@@ -14,7 +14,12 @@ device=${DEVICE:-auto}
 threads=${THREADS:-$(nproc)}
 scale=${STEPS:-1}
 
-steps() { python3 -c "print(max(2, round($1 * $scale)))"; }
+# A run's length is the recipe's; a scaled one names its own.
+steps() {
+    local count
+    count=$(python3 -c "print(max(2, round($1 * $scale)))")
+    [ "$scale" = 1 ] || echo "--set run.steps=$count --set run.evaluate_every=$count"
+}
 train() { duologue train "$@" --device "$device" --threads "$threads"; }
 gpu() { [ -f "$here/$1_gpu.toml" ] && [ "$device" = cuda ] && echo "--config $here/$1_gpu.toml"; true; }
 
@@ -23,10 +28,10 @@ gpu() { [ -f "$here/$1_gpu.toml" ] && [ "$device" = cuda ] && echo "--config $he
 # 1. The codec whole; then only its decoder, while the codes that everything else learns stay.
 # shellcheck disable=SC2046
 train codec --config "$here/codec.toml" $(gpu codec) --data "$out/mono" --data "$out/mono_valid" \
-    --set "run.steps=$(steps 4600)" --out "$runs/codec"
+    $(steps 40000) --out "$runs/codec"
 train codec --config "$here/codec.toml" --config "$here/decoder.toml" \
     --start "$runs/codec/codec" --data "$out/mono" --data "$out/mono_valid" \
-    --set "run.steps=$(steps 6000)" --out "$runs/decoder"
+    $(steps 6000) --out "$runs/decoder"
 codec=$runs/decoder/codec
 
 # 2. Codes, and the pieces that texts are made of.
@@ -37,13 +42,15 @@ done
     duologue train tokenizer --out "$out/tokenizer.model" --pieces 1000 --scripts 8000
 
 # 3. The language model with its reference encoder, and the recogniser.
-train lm --config "$here/lm.toml" --data "$out/codes/train" --data "$out/codes/valid" \
+# shellcheck disable=SC2046
+train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/valid" \
     --codec "$codec" --tokenizer "$out/tokenizer.model" \
-    --set "run.steps=$(steps 6000)" --set "scripts.first_steps=$(steps 1500)" --out "$runs/lm"
-train stt --config "$here/stt.toml" --data "$out/codes/train" --data "$out/codes/mono" \
+    $(steps 6000) --out "$runs/lm"
+# shellcheck disable=SC2046
+train stt --config "$here/stt.toml" $(gpu stt) --data "$out/codes/train" --data "$out/codes/mono" \
     --data "$out/codes/valid" --data "$out/codes/mono_valid" \
     --codec "$codec" --tokenizer "$out/tokenizer.model" \
-    --set "run.steps=$(steps 6000)" --out "$runs/stt"
+    $(steps 6000) --out "$runs/stt"
 
 # 4. One small folder.
 duologue train bundle --lm "$runs/lm/model" --stt "$runs/stt/model" --codec "$codec" \

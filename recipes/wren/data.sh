@@ -4,7 +4,8 @@
 #   recipes/wren/data.sh [FOLDER] [WORKERS]
 #
 # Needs: apt-get install flite espeak-ng festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k
-# Disk: about 173 MB an hour for one channel, 346 MB for two. HOURS multiplies the training sets.
+# Disk: about 173 MB an hour for one channel, 346 MB for two. HOURS multiplies the training sets,
+# and below 1 those to judge by too.
 set -euo pipefail
 out=${1:-data/wren}
 workers=${2:-$(nproc)}
@@ -12,10 +13,11 @@ hours=${HOURS:-1}
 
 make() { duologue synthesize "$out/$1" --kind "$2" --split "$3" --seed "$4" --hours "$5" --workers "$workers"; }
 scaled() { python3 -c "print($1 * $hours)"; }
+judged() { python3 -c "print($1 * min(1, $hours))"; }
 
 make mono mono train 1 "$(scaled 8)"
-make mono_valid mono valid 1 0.3
-make mono_test mono test 1 0.3
+make mono_valid mono valid 1 "$(judged 0.3)"
+make mono_test mono test 1 "$(judged 0.3)"
 make train dialogue train 1 "$(scaled 20)"
-make valid dialogue valid 1 0.5
-make test dialogue test 1 1
+make valid dialogue valid 1 "$(judged 0.5)"
+make test dialogue test 1 "$(judged 1)"
