@@ -9,8 +9,7 @@ TORCH_CPU ?= 2.13.0+cpu
 .PHONY: run test check web page peers clean
 
 run: $(VENV)/.installed
-	test -d out/untrained || $(BIN)/duologue checkpoints new out/untrained
-	$(BIN)/duologue talk examples/question.wav --model out/untrained --output-dir out --stereo --force
+	$(BIN)/duologue serve
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest -n 2 -q --ignore=tests/peers

@@ -9,8 +9,20 @@ from typing import Annotated
 import typer
 
 from duologue import __version__
-from duologue.cli import checkpoints, codec, doctor, talk
+from duologue.cli import (
+    chat,
+    checkpoints,
+    codec,
+    doctor,
+    encoder,
+    knowledge,
+    replay,
+    serve,
+    talk,
+    transcribe,
+)
 from duologue.errors import DuologueError
+from duologue.evaluation import command as evaluation
 from duologue.synthesis.command import synthesize
 from duologue.training import command as training
 
@@ -24,8 +36,15 @@ app = typer.Typer(
 )
 app.add_typer(codec.app, name="codec")
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(encoder.app, name="encoder")
+app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(training.app, name="train")
+app.add_typer(evaluation.app, name="evaluate")
+app.command("serve")(serve.serve)
 app.command("talk")(talk.talk)
+app.command("chat")(chat.chat)
+app.command("transcribe")(transcribe.transcribe)
+app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(checkpoints.convert)
 app.command("synthesize")(synthesize)
