@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,9 +15,6 @@ settings.load_profile("duologue")
 
 
 @pytest.fixture(autouse=True)
-def _logging_level() -> Iterator[None]:
-    """Commands that run inside the test process set the package's level for themselves."""
-    logger = logging.getLogger("duologue")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+def _logging_level() -> None:
+    """Commands that ran inside this process before have set the package's level for themselves."""
+    logging.getLogger("duologue").setLevel(logging.NOTSET)

@@ -19,8 +19,10 @@ from duologue.dialogue.waiting import Listening
 class SpeculationRules:
     """When guesses are made.
 
-    One begins after `stable_frames` frames without a new word, at most `limit` times between two
-    triggers (further pauses are not used), and lives `lifetime_frames` frames unless adopted.
+    One begins after `stable_frames` frames without a new word and, where there are pause estimates,
+    without the user's voice: words alone would make a guess of every gap between two of them. At
+    most `limit` are made between two triggers (further pauses are not used), and each lives
+    `lifetime_frames` frames unless adopted.
     """
 
     enabled: bool = False
@@ -36,11 +38,14 @@ class SpeculationRules:
 
     def may_begin(self, made: int, used_revision: int, listening: Listening, frame: int) -> bool:
         """Say whether the words heard so far are new and have settled."""
+        last_heard = listening.last_word_frame
+        if listening.has_estimate:
+            last_heard = max(last_heard, listening.last_speech_frame)
         return (
             self.enabled
             and made < self.limit
             and listening.revision > used_revision
-            and frame - listening.last_word_frame >= self.stable_frames
+            and frame - last_heard >= self.stable_frames
         )
 
 

@@ -575,6 +575,16 @@ def test_references_are_bounded() -> None:
     assert only(InjectReference, outputs).rows == 2
 
 
+def test_nothing_said_is_asked_only_of_those_who_need_no_words() -> None:
+    silent = Talk.under(question="")
+    failed = only(RetrievalFailed, silent.frame(trigger=True))
+    assert (failed.outcome, failed.reason) == (Outcome.EMPTY, "nothing has been said yet")
+    knowing = Talk.under(question="", needs_words=False)
+    asked = knowing.trigger()
+    assert asked.context.turns == ()
+    assert of(RetrievalSucceeded, knowing.receive(LookupAnswered(asked.lookup, "Known.")))
+
+
 # Speculation.
 
 
@@ -597,6 +607,19 @@ def test_a_settled_question_is_looked_up_before_the_trigger_and_adopted() -> Non
     assert (ended.outcome, ended.sequence) == (SpeculationOutcome.ADOPTED, 1)
     succeeded = only(RetrievalSucceeded, outputs)
     assert (succeeded.latency, succeeded.lookup_latency, succeeded.speculative) == (0, 1, True)
+
+
+def test_gaps_between_words_are_no_occasion_to_guess_while_the_user_is_heard() -> None:
+    talk = guessing()
+    for word in (" is", " it", " so", " far", " from", " here"):
+        talk.frame(words=(word,), vad=0.1)
+        for _ in range(3):
+            talk.frame(vad=0.1)
+    assert not of(SpeculationStarted, talk.log)
+    for _ in range(3):
+        talk.frame(vad=0.9)
+    (asked,) = of(StartLookup, talk.log)
+    assert asked.context.question == "Why? is it so far from here"
 
 
 def test_a_running_speculation_is_adopted_with_its_hedge() -> None:
