@@ -32,7 +32,7 @@ def test_nothing_grows_with_the_length_of_a_conversation() -> None:
             slot = sum(t.nbytes for name, t in tensors.items() if name.startswith("slot."))
             sizes.append((slot, len(seat.core._parts)))
     assert frames == 150, "the ring holds 20 positions, the conversation goes on"
-    assert triggers > 10
+    assert triggers >= 5, "what is measured has lookups in it"
     assert sizes[0][0] == sizes[1][0] == sizes[2][0]
     assert max(parts for _, parts in sizes) <= 1
     assert len(seat.pending) <= 3
