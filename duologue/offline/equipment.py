@@ -6,12 +6,14 @@ untrained model can talk too; what was asked for and is not there is an error.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from duologue.checkpoints.errors import CheckpointError
+from duologue.encoder.ports import EncoderError
 from duologue.engine.model import LoadedModel
 from duologue.engine.slots import SlotBank, SlotPrompt
 from duologue.engine.voice import load_prompt
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from duologue.stt.remote.stream import Service
 
 NO_STT = "none"
+FIRST_TEXT, FIRST_TEXT_S = "The first text takes longer than all others.", 60.0
+"""Encoded before anything counts."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ async def open_equipment(
         encoder, why = _encoder(model, environment)
         if encoder is not None:
             stack.push_async_callback(encoder.aclose)
+            with contextlib.suppress(EncoderError):  # it will be told where it matters
+                await encoder.encode(FIRST_TEXT, FIRST_TEXT_S)
         elif needs_answers and model.takes_references:
             raise TalkError(f"what is found cannot be told to the model: {why}")
         bank = SlotBank(model, slots, gate_db=settings.power_threshold_db, recogniser=ears.local)

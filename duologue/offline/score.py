@@ -128,6 +128,8 @@ class ScoreLine:
             at = [max(x, one) for one in free]
             if at[row] - x > _ROW_DRIFT and at[1 - row] < at[row]:
                 row = 1 - row
+            elif row and free[0] + _ROW_DRIFT <= x:
+                row = 0
             if at[row] + width > WIDTH - MARGIN + 0.3 and x > MARGIN:
                 return  # to the next line with it
             words.pop(0)
