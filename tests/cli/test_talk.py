@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import numpy as np
 import pytest
 from support.conversations import speech
 from support.folders import write_model
+from support.stt_services import FakeService, running
+from support.stt_services import speech as numbered
 
 from duologue.audio import read_audio, read_channels, write_wav
 from duologue.offline.style import MODEL, USER
@@ -184,6 +189,55 @@ def test_answers_come_from_documents_and_name_them(
     assert "rat on a star" in lookup["reference"]
     assert lookup["sources"][0]["title"] == "facts.md, line 3"
     assert lookup["rows"] > 0
+
+
+def test_a_service_hears_the_words_and_the_turns_follow(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it hears is asked, wherever it is asked: the answer is in a document."""
+    said = dict(enumerate(["when", "was", "the", "harbour", "bridge", "opened"], 2))
+    recording, out = tmp_path / "question.wav", tmp_path / "out"
+    write_wav(recording, np.concatenate([numbered(frame) for frame in range(24)]))
+    facts = tmp_path / "facts.md"
+    facts.write_text("The harbour bridge was opened in 1902.\n\nThe library has a blue door.\n")
+    with listening(FakeService(said)) as service:
+        monkeypatch.setenv("STT_URL", service.url)
+        talk(
+            recording, "--knowledge", facts, "--seed", 4, "--retrieval-delay", 0, "--tail", 4,
+            model=model, out=out, truth=False,
+        )  # fmt: skip
+    values = trace(out, "question")
+    assert values["user_text"][8:14] == [f" {word}" for word in said.values()]
+    assert [word["step"] for word in values["words"]["user"]] == list(said)
+    assert values["transcript"][0]["text"] == " ".join(said.values())
+    assert values["transcript"][1]["role"] == "model"
+    found = [one for one in values["lookups"] if one["outcome"] == "answered"]
+    assert found, values["lookups"]
+    assert "nineteen" in found[0]["reference"]
+    assert found[0]["sources"][0]["title"] == "facts.md, line 1"
+    assert values["run"]["stt"] == "service"
+
+
+@contextmanager
+def listening(service: FakeService) -> Iterator[FakeService]:
+    """A recognition service in a thread of its own."""
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with running(service, "kyutai"):
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield service
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(20)
+        loop.close()
 
 
 def test_what_is_done_is_left_out_and_the_rest_is_made(
