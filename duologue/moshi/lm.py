@@ -7,6 +7,7 @@ whole-sequence pass used to train and score is `MoshiLM.forward`. Source: Moshi 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from duologue.nn.norm import build_norm
 from duologue.nn.transformer import Transformer
 
 if TYPE_CHECKING:
-    from duologue.moshi.generator import Generator
+    from duologue.moshi.generator import FrameRunner, Generator
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class MoshiLM(nn.Module):
             )
         self.condition_provider = conditions or ConditionProvider.none(dim)
         self.defaults = GenerationDefaults()
+        self.make_runner: Callable[[Generator], FrameRunner | None] | None = None
+        """Gives a generator another way to run its frames; set by who loads the model."""
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +101,10 @@ class MoshiLM(nn.Module):
         for k, embedding in enumerate(self.emb):
             x = x + embedding(column[:, 1 + k])
         return x
+
+    def code_tables(self) -> list[TokenEmbedding]:
+        """Embeddings of the audio rows, in order."""
+        return [table for table in self.emb if isinstance(table, TokenEmbedding)]
 
     def head(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Temporal output [..., dim] -> (normalised [..., dim], text logits [..., classes])."""

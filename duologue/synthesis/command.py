@@ -30,7 +30,11 @@ def synthesize(
         str, typer.Option(help="train, valid or test: they share no voice, phrasing or new name.")
     ] = "train",
     kind: Annotated[
-        str, typer.Option(help="dialogue (two channels) or mono (single sentences, phone times).")
+        str,
+        typer.Option(
+            help="dialogue (two channels), mono (sentences of one voice, phone times) or users "
+            "(the same without wren's voice)."
+        ),
     ] = "dialogue",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores if not said.")

@@ -1,12 +1,14 @@
-"""The speech corpus: one voice at a time, for training the codec and the recogniser.
+"""Speech corpora: one voice at a time, for training the codec and the recogniser.
 
-Half of the texts are free sentences, the rest is what is said in wren's world; a quarter is spoken
-by wren's own voice, which stays clean, and some of the others went through a room.
+In the codec's, half of the texts are free sentences, the rest is what is said in wren's world; a
+quarter is spoken by wren's own voice, which stays clean, and some of the others went through a
+room. The recogniser's has users only, more rooms, and more of what they say.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from duologue.synthesis import room
 from duologue.synthesis.babble import babble
@@ -20,34 +22,49 @@ from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.sentences import free_sentence
 
-_WREN_SHARE = 0.25
-_FREE_SHARE = 0.5
-_ROOM_SHARE = 0.3
+
+@dataclass(frozen=True)
+class _Mixture:
+    wren: float
+    """Share of items in wren's own voice."""
+    free: float
+    """Share of free sentences among the texts."""
+    rooms: float
+    """Share of users' items that went through a room."""
+
+
+Kind = Literal["mono", "users"]
+_MIXTURES: dict[Kind, _Mixture] = {
+    "mono": _Mixture(wren=0.25, free=0.5, rooms=0.3),
+    "users": _Mixture(wren=0.0, free=0.35, rooms=0.5),
+}
 _ITEM_S = (3.0, 12.0)
 _SPEECH_DB = -23.0
 
 
-def render_mono(seed: int, index: int, split: Split, speaker: Speaker) -> Item:
+def render_speech(kind: Kind, seed: int, index: int, split: Split, speaker: Speaker) -> Item:
     """Item `index` of a seed: sentences of one voice, about 3 to 12 seconds."""
-    draw = Draw("mono", seed, split, index)
-    own = draw.chance(_WREN_SHARE)
+    mixture = _MIXTURES[kind]
+    draw = Draw(kind, seed, split, index)
+    own = draw.chance(mixture.wren)
     voice = WREN if own else cast(draw.split("voice"), split)
     wanted_s = draw.between(*_ITEM_S)
     utterance = None
     while utterance is None or utterance.seconds < wanted_s:
-        text = free_sentence(draw, split) if draw.chance(_FREE_SHARE) else world_line(draw, split)
+        free = draw.chance(mixture.free)
+        text = free_sentence(draw, split) if free else world_line(draw, split)
         spoken = speaker.say(text, voice)
         utterance = join(utterance, spoken, draw.between(0.25, 0.8)) if utterance else spoken
     conditions = None
     pcm = utterance.samples
-    if not own and draw.chance(_ROOM_SHARE):
+    if not own and draw.chance(mixture.rooms):
         conditions = room.draw_conditions(draw.split("room"), _SPEECH_DB)
         pcm = room.apply(pcm, conditions, babble=babble(speaker))
     return Item(
         pcm,
         {
-            "kind": "mono",
-            "id": f"mono-{split}-{seed}-{index:07d}",
+            "kind": kind,
+            "id": f"{kind}-{split}-{seed}-{index:07d}",
             "split": split,
             "seed": seed,
             "index": index,

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from duologue.synthesis.corpus import render_mono
+from duologue.synthesis.corpus import render_speech
 from duologue.synthesis.engines import festival
 from duologue.synthesis.engines.program import MissingProgramError, SynthesizerError
 from duologue.synthesis.item import Item, save, saved_seconds
@@ -32,8 +32,8 @@ from duologue.synthesis.mixer import render_dialogue
 from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.splits import Split
 
-Kind = Literal["dialogue", "mono"]
-KINDS: tuple[Kind, ...] = ("dialogue", "mono")
+Kind = Literal["dialogue", "mono", "users"]
+KINDS: tuple[Kind, ...] = ("dialogue", "mono", "users")
 
 _MANIFEST_EVERY = 50
 """Items between two writings of the manifest."""
@@ -58,8 +58,9 @@ class Dataset:
     seed: int
 
     def item(self, index: int, speaker: Speaker) -> Item:
-        render = render_dialogue if self.kind == "dialogue" else render_mono
-        return render(self.seed, index, self.split, speaker)
+        if self.kind == "dialogue":
+            return render_dialogue(self.seed, index, self.split, speaker)
+        return render_speech(self.kind, self.seed, index, self.split, speaker)
 
 
 @dataclass

@@ -54,6 +54,15 @@ CodecOption = Annotated[str, typer.Option("--codec", help="Codec: a folder, file
 TokenizerOption = Annotated[
     Path, typer.Option(exists=True, dir_okay=False, help="Text tokenizer (`train tokenizer`).")
 ]
+StartOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--start",
+        exists=True,
+        file_okay=False,
+        help="Model folder of the same shape to begin with, e.g. another run's OUT/model.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 SetOption = Annotated[
     list[str] | None,
@@ -123,6 +132,7 @@ def lm(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Of references; the text one if not given."),
     ] = None,
+    start: StartOption = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
     threads: ThreadsOption = None,
@@ -137,7 +147,7 @@ def lm(
     _prepare(threads)
     from duologue.checkpoints.load import load_codec, pick_device
     from duologue.training.config import parse, read_toml
-    from duologue.training.duplex import DuplexTask, DuplexTrainingConfig
+    from duologue.training.duplex import DuplexTask, DuplexTrainingConfig, load_duplex
     from duologue.training.language import Corpus
 
     recipe = parse(DuplexTrainingConfig, read_toml(config, override or ()))
@@ -150,6 +160,7 @@ def lm(
         tokenizer,
         reference_tokenizer or tokenizer,
         device_used,
+        None if start is None else load_duplex(start),
     )
     _run(task, recipe.run, out, stop_after_minutes, restart)
 
@@ -161,6 +172,7 @@ def stt(
     out: OutOption,
     codec: CodecOption,
     tokenizer: TokenizerOption,
+    start: StartOption = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
     threads: ThreadsOption = None,
@@ -169,7 +181,9 @@ def stt(
 ) -> None:
     """Train a streaming transcription model on encoded dialogues or mono speech."""
     _prepare(threads)
-    from duologue.checkpoints.load import load_codec, pick_device
+    import torch
+
+    from duologue.checkpoints.load import load_codec, load_lm, pick_device
     from duologue.training.config import parse, read_toml
     from duologue.training.language import Corpus
     from duologue.training.stt import STTTask, STTTrainingConfig
@@ -177,7 +191,8 @@ def stt(
     recipe = parse(STTTrainingConfig, read_toml(config, override or ()))
     device_used = pick_device(device)
     loaded = load_codec(codec, device=device_used)
-    task = STTTask(recipe, Corpus.of(data, loaded), loaded, tokenizer, device_used)
+    begun = None if start is None else load_lm(start, device="cpu", dtype=torch.float32)
+    task = STTTask(recipe, Corpus.of(data, loaded), loaded, tokenizer, device_used, begun)
     _run(task, recipe.run, out, stop_after_minutes, restart)
 
 

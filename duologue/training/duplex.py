@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.audio.wav import write_wav
 from duologue.checkpoints.folder import FolderConfig
+from duologue.checkpoints.load import load_lm
+from duologue.checkpoints.reference import load_reference_encoder
 from duologue.checkpoints.save import write_tensors
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.conditioning.provider import ConditionProvider, FuserConfig
@@ -28,6 +30,8 @@ from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import Sampling
+from duologue.training.checkpoint import TrainingStateError
+from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.data import batches
 from duologue.training.encoded import Conversation
 from duologue.training.language import (
@@ -36,6 +40,7 @@ from duologue.training.language import (
     Corpus,
     LanguageTask,
     LanguageTrainingConfig,
+    go_on_from,
     save_model_folder,
     spread,
 )
@@ -72,6 +77,9 @@ class DuplexLossConfig:
     """Of the retrieval token, against its rarity."""
     first_codebook: float = 100.0
     audio: float = 1.0
+    heard: float = 0.0
+    """Of the user's words, `data.aside_delay_s` late, which a head names while it is trained: a
+    model that knows what was said learns sooner when to look something up."""
     depth_frames: int = 0
     """Frames of each sequence that the depth stack learns from in a step; 0 is all of them."""
 
@@ -105,7 +113,9 @@ class DuplexTask(LanguageTask):
         tokenizer: Path,
         reference_tokenizer: Path,
         device: torch.device,
+        start: tuple[MoshiLM, ReferenceEncoder] | None = None,
     ) -> None:
+        """`start` is a model of the same shape to go on from."""
         self.codec = codec
         self.tokenizer_path, self.reference_tokenizer_path = tokenizer, reference_tokenizer
         self.tokenizer = TextTokenizer(tokenizer)
@@ -126,7 +136,15 @@ class DuplexTask(LanguageTask):
         assert conditioner is not None
         self.conditioner = conditioner
         self.encoder = ReferenceEncoder(conditioner.config)
-        super().__init__(config, {"lm": self.lm, "reference": self.encoder}, corpus, device)
+        tables, own = self.lm.code_tables(), lm_config.dep_q
+        for part, seed in ((tables[:own], 1), (tables[own:], 2)):
+            begin_with_codebooks(part, codec.quantizer, seed=config.run.seed + seed)
+        if start is not None:
+            go_on_from(self.lm, start[0])
+            go_on_from(self.encoder, start[1])
+        self.listener = nn.Linear(lm_config.dim, lm_config.text_classes)
+        modules = {"lm": self.lm, "reference": self.encoder, "listener": self.listener}
+        super().__init__(config, modules, corpus, device)
         self.sampler = DuplexSampler(
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
             reference_tokenizer=references, seed=config.run.seed, frame_rate=corpus.frame_rate,
@@ -150,7 +168,7 @@ class DuplexTask(LanguageTask):
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.losses
-        text_logits, audio_logits, targets, audio_targets = self._predict(batch, generator)
+        text_logits, heard, audio_logits, targets, audio_targets = self._predict(batch, generator)
         text = text_loss(
             text_logits, targets[:, 0], padding_weight=weights.padding,
             special={RETRIEVAL: weights.retrieval},
@@ -160,26 +178,35 @@ class DuplexTask(LanguageTask):
         audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
         report = {"text": text, "audio": audio, "first_codebook": each[0]}
         report["last_codebook"] = each[-1]
-        return text + weights.audio * audio, report
+        loss = text + weights.audio * audio
+        if weights.heard:
+            report["heard"] = text_loss(
+                heard, batch.aside[..., 0], padding_weight=weights.padding, special={}
+            )
+            loss = loss + weights.heard * report["heard"]
+        return loss, report
 
     def _predict(
         self, batch: LMBatch, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Text logits [B, T, classes], code logits [B, K, T', card], and the targets of both."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Logits of text and of the user's words [B, T, classes], of codes [B, K, T', card], and
+        the targets of text and codes."""
         inputs, targets = delayed(batch.codes, self.lm.config)
         with self.config.run.autocast(self.device):
             x = self.lm.embed(inputs) + self._condition(batch)
             z, text_logits = self.lm.head(self.lm.transformer(x))
+            heard = self.listener(z)
             columns = targets
             if not batch.has_audio:
                 columns = targets[:, :, :0]
-                return text_logits, z.new_zeros(0), targets, columns
+                return text_logits, heard, z.new_zeros(0), targets, columns
             chosen = self._draw_frames(targets, generator)
             if chosen is not None:
                 z = z.gather(1, chosen[..., None].expand(-1, -1, z.shape[-1]))
                 columns = targets.gather(2, chosen[:, None].expand(-1, targets.shape[1], -1))
             audio_logits = self.lm.depth_logits(z, columns)
-        return text_logits, audio_logits, targets, columns[:, 1 : 1 + self.lm.config.dep_q]
+        audio_targets = columns[:, 1 : 1 + self.lm.config.dep_q]
+        return text_logits, heard, audio_logits, targets, audio_targets
 
     def _draw_frames(self, targets: Tensor, generator: torch.Generator | None) -> Tensor | None:
         count, length = self.config.losses.depth_frames, targets.shape[2]
@@ -223,7 +250,7 @@ class DuplexTask(LanguageTask):
         with self.swapped():
             for batch in self.held_out_batches():
                 batch = batch.to(self.device)
-                logits, audio_logits, targets, audio_targets = self._predict(batch, None)
+                logits, heard, audio_logits, targets, audio_targets = self._predict(batch, None)
                 audio, each = audio_loss(
                     audio_logits, audio_targets, first_weight=weights.first_codebook
                 )
@@ -232,9 +259,12 @@ class DuplexTask(LanguageTask):
                 }.items():  # fmt: skip
                     scores.add(name, float(value) * len(batch.codes), len(batch.codes))
                 self._score_text(scores, "", logits, targets[:, 0], batch)
+                said = batch.aside[..., 0]
+                named = recall(heard.argmax(dim=-1), said, said >= FIRST_PIECE)
+                scores.add("heard_accuracy", *named)
             if self.config.scripts.first_steps or self.config.scripts.share:
                 batch = self.unseen_scripts.batch(0, 2 * self.config.scripts.batch)
-                logits, _, targets, _ = self._predict(batch.to(self.device), None)
+                logits, _, _, targets, _ = self._predict(batch.to(self.device), None)
                 self._score_text(scores, "script_", logits, targets[:, 0], batch)
             self._write_samples(samples)
         return scores.means()
@@ -322,3 +352,17 @@ class DuplexTask(LanguageTask):
             write_tensors(target / "reference" / "model.safetensors", weights, {})
         copy = target / "reference" / "tokenizer.model"
         copy.write_bytes(self.reference_tokenizer_path.read_bytes())
+
+
+def load_duplex(folder: Path) -> tuple[MoshiLM, ReferenceEncoder]:
+    """A model folder's language model and reference encoder, to start a training from.
+
+    Raises:
+        CheckpointError: something is missing there.
+    """
+    lm = load_lm(folder, device="cpu", dtype=torch.float32)
+    conditioner = lm.condition_provider.reference
+    if conditioner is None:
+        raise TrainingStateError(f"{folder}: this model takes no references")
+    encoder = load_reference_encoder(folder / "reference", conditioner.config)
+    return lm, encoder

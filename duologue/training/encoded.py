@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 MAIN, OTHER = "SPEAKER_MAIN", "SPEAKER_OTHER"
 _KEPT = (
     "kind", "id", "class", "split", "init_speaker", "alignments", "retrieval", "turns", "events",
+    "phones",
 )  # fmt: skip
 """What later stages read of a side-car."""
 

@@ -185,6 +185,19 @@ class LanguageTask:
         return AveragedWeights(self)
 
 
+def go_on_from(module: nn.Module, start: nn.Module) -> None:
+    """Give a module the weights of one of the same shape.
+
+    Raises:
+        TrainingStateError: it has another shape; names what differs.
+    """
+    weights = {name: tensor.to(torch.float32) for name, tensor in start.state_dict().items()}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingStateError(f"the model to start from does not fit: {error}") from error
+
+
 def spread(items: Sequence[Conversation], count: int) -> list[Conversation]:
     """At most `count` of some items, evenly spread."""
     return list(items[:: max(1, len(items) // max(1, count))][:count])

@@ -2,7 +2,8 @@
 
 A duplex sequence is 1 text row, the agent's codes, the user's codes, and references that arrive at
 their frames; a transcription sequence is 1 delayed text row and the heard codes. Sequences begin at
-the start of a conversation or of a user's turn, so that no reply loses its reference.
+the start of a recording or of a user's turn, so that no reply loses its reference; where there are
+no turns, of a word.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from duologue.training.data import DataError, PrefetchConfig, generator_at
 from duologue.training.encoded import MAIN, OTHER, Conversation
+from duologue.training.phones import PhoneSet
 from duologue.training.text_stream import RETRIEVAL, Tokenizer, place_retrieval, text_row
 
 ZERO = -1
@@ -45,13 +47,16 @@ class LMBatch:
     """bool [B, T]: text frames of replies that speak a reference."""
     quiet: Tensor
     """float32 [B, T]: seconds until the speaker is heard again, 0 while speaking."""
+    aside: Tensor
+    """int64 [B, T, n]: classes that help to learn what is heard and that a finished model does not
+    name: the user's words (duplex, n = 1) or phones (transcription). -1 where nothing is known."""
     has_audio: bool = True
     """False where all rows but the text are empty."""
 
     def to(self, device: torch.device) -> LMBatch:
-        moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet))
-        codes, grounded, quiet = moved
-        return LMBatch(codes, self.references, grounded, quiet, self.has_audio)
+        moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet, self.aside))
+        codes, grounded, quiet, aside = moved
+        return LMBatch(codes, self.references, grounded, quiet, aside, self.has_audio)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class SequenceConfig(PrefetchConfig):
     lookups with fitting replies; dropping more teaches to speak facts that were not given."""
     text_delay_s: float = 0.0
     """Transcription: how far the text lags behind the speech."""
+    aside_delay_s: float = 0.0
+    """How far the classes of `LMBatch.aside` lag behind the speech."""
     masked_codes: float = 0.0
     """Transcription: share of the heard codes that are blotted out, each for itself. Without it a
     small corpus is learnt by heart instead of listened to."""
@@ -84,6 +91,7 @@ class CutSequence:
     codes: NDArray[np.int64]
     grounded: NDArray[np.bool_]
     quiet: NDArray[np.float32]
+    aside: NDArray[np.int64]
     references: list[Reference] = field(default_factory=list)
 
 
@@ -129,9 +137,13 @@ class SequenceSampler:
 
     def _starts(self, one: Conversation) -> list[int]:
         """Frames at which a sequence may begin."""
-        turns = one.facts.get("turns") or ()
         last = one.frames - self.config.frames // 4
-        begins = [int(t["start"] * self.frame_rate) for t in turns if t["speaker"] == OTHER]
+        if one.is_dialogue:
+            turns = one.facts.get("turns") or ()
+            times = [t["start"] for t in turns if t["speaker"] == OTHER]
+        else:
+            times = [begin for _, begin, _ in one.words(MAIN)]
+        begins = [int(time * self.frame_rate) for time in times]
         return [0, *(frame for frame in begins if 0 < frame < last)]
 
     def _words(self, one: Conversation, speaker: str, start: int) -> list[tuple[str, float, float]]:
@@ -166,7 +178,18 @@ class DuplexSampler(SequenceSampler):
         inside = max(0, min(frames, one.frames - start))
         row.tokens[inside:] = ZERO
         codes = np.concatenate([row.tokens[None], self._padded(one.codes, start)])
-        return CutSequence(codes, grounded, np.zeros(frames, dtype=np.float32), references)
+        quiet = np.zeros(frames, dtype=np.float32)
+        return CutSequence(codes, grounded, quiet, self._heard(one, start, inside), references)
+
+    def _heard(self, one: Conversation, start: int, inside: int) -> NDArray[np.int64]:
+        """The user's words as a text row [frames, 1], where there is a user to be heard."""
+        frames, delay = self.config.frames, self.config.aside_delay_s
+        heard = np.full((frames, 1), ZERO, dtype=np.int64)
+        if (one.codes[:, 0] != ZERO).any():
+            words = self._words(one, OTHER, start)
+            row = text_row(words, frames, self.frame_rate, self.tokenizer, delay_s=delay)
+            heard[:inside, 0] = row.tokens[:inside]
+        return heard
 
     def _add_lookup(
         self,
@@ -209,6 +232,13 @@ class DuplexSampler(SequenceSampler):
 class TranscriptionSampler(SequenceSampler):
     """Sequences of the transcription model: what the user says, a while later, as text."""
 
+    def __init__(
+        self, *args: Any, phones: PhoneSet | None = None, phone_parts: int = 2, **options: Any
+    ) -> None:
+        """`phones` are told aside, in so many parts of each frame, where a corpus has them."""
+        super().__init__(*args, **options)
+        self.phones, self.phone_parts = phones, phone_parts
+
     def cut(
         self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
     ) -> CutSequence:
@@ -223,7 +253,24 @@ class TranscriptionSampler(SequenceSampler):
         if blot:
             self._blot(codes[1:], rng)
         quiet = seconds_of_silence(words, frames, self.frame_rate)
-        return CutSequence(codes, np.zeros(frames, dtype=np.bool_), quiet)
+        aside = self._phones(one, start)
+        return CutSequence(codes, np.zeros(frames, dtype=np.bool_), quiet, aside)
+
+    def _phones(self, one: Conversation, start: int) -> NDArray[np.int64]:
+        """The phone that fills most of each part of each frame [frames, parts]."""
+        frames, parts = self.config.frames, self.phone_parts
+        spoken = one.facts.get("phones")
+        if self.phones is None:
+            return np.zeros((frames, 0), dtype=np.int64)
+        classes = np.full((frames, parts), ZERO, dtype=np.int64)
+        if spoken:
+            begin_s = start / self.frame_rate - self.config.aside_delay_s
+            part_s = 1 / self.frame_rate / parts
+            shares = self.phones.targets(spoken, begin_s, frames * parts, part_s)
+            known = shares.any(axis=1)
+            classes[:] = np.where(known, shares.argmax(axis=1), ZERO).reshape(frames, parts)
+            classes[max(0, one.frames - start) :] = ZERO
+        return classes
 
     def _blot(self, codes: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Take away some of the codes [K, T], in place."""
@@ -267,5 +314,6 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         references,
         torch.from_numpy(np.stack([one.grounded for one in sequences])),
         torch.from_numpy(np.stack([one.quiet for one in sequences])),
+        torch.from_numpy(np.stack([one.aside for one in sequences])),
         has_audio=bool((codes[:, 1:] != ZERO).any()),
     )

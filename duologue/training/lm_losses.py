@@ -88,6 +88,19 @@ def pause_loss(logits: Sequence[Tensor], quiet: Tensor, horizons_s: Sequence[flo
     return torch.stack(losses).mean()
 
 
+def hint_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of classes told aside; 0 where nothing is known.
+
+    Args:
+        logits: [B, T, n * classes]; `targets` int64 [B, T, n], -1 left out.
+    """
+    split = logits.float().unflatten(-1, (targets.shape[-1], -1))
+    losses = F.cross_entropy(
+        split.flatten(0, 2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return losses / (targets != IGNORED).sum().clamp(min=1)
+
+
 def recall(guesses: Tensor, targets: Tensor, where: Tensor) -> tuple[float, float]:
     """How many of the targets at `where` are guessed, and how many there are."""
     return float(((guesses == targets) & where).sum()), float(where.sum())

@@ -8,32 +8,45 @@ three seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.checkpoints.folder import FolderConfig
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
+from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
     CODEC_NAME,
     Corpus,
     LanguageTask,
     LanguageTrainingConfig,
+    go_on_from,
     save_model_folder,
     spread,
 )
 from duologue.training.lm_data import LMBatch, TranscriptionSampler
-from duologue.training.lm_losses import delayed, pause_loss, recall, text_loss
+from duologue.training.lm_losses import delayed, hint_loss, pause_loss, recall, text_loss
+from duologue.training.phones import PhoneSet
 from duologue.training.text_stream import FIRST_PIECE
 
 HORIZONS_S = (0.5, 1.0, 2.0, 3.0)
 """What the pause heads look ahead, as in the published model."""
+
+
+@dataclass(frozen=True)
+class PhoneHints:
+    """Phones that are learnt beside the words, where a corpus knows them; never shipped."""
+
+    weight: float = 0.0
+    parts_per_frame: int = 2
+    phones: tuple[str, ...] = ()
+    """The phones that count; all of the corpus's when empty. Silence is always one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class STTTrainingConfig(LanguageTrainingConfig):
     """Weight of padding tokens."""
     pauses: float = 0.2
     """Weight of the pause heads."""
+    aside: PhoneHints = field(default_factory=PhoneHints)
 
 
 class STTTask(LanguageTask):
@@ -59,7 +73,9 @@ class STTTask(LanguageTask):
         codec: Mimi,
         tokenizer: Path,
         device: torch.device,
+        start: MoshiLM | None = None,
     ) -> None:
+        """`start` is a model of the same shape to go on from."""
         self.codec, self.tokenizer_path = codec, tokenizer
         self.tokenizer = TextTokenizer(tokenizer)
         heard = corpus.codebooks
@@ -76,27 +92,42 @@ class STTTask(LanguageTask):
         )
         torch.manual_seed(config.run.seed)
         self.lm = MoshiLM(lm_config)
-        super().__init__(config, {"lm": self.lm}, corpus, device)
+        begin_with_codebooks(self.lm.code_tables(), codec.quantizer, seed=config.run.seed)
+        if start is not None:
+            go_on_from(self.lm, start)
+        hints = config.aside
+        phones = PhoneSet.listing(hints.phones)
+        if not hints.phones:
+            phones = PhoneSet.of(one.facts.get("phones") for one in corpus.train)
+        self.hints = nn.Linear(lm_config.dim, hints.parts_per_frame * len(phones))
+        super().__init__(config, {"lm": self.lm, "hints": self.hints}, corpus, device)
         self.sampler = TranscriptionSampler(
             corpus.train, config.data, self.tokenizer, seed=config.run.seed,
-            frame_rate=corpus.frame_rate,
+            frame_rate=corpus.frame_rate, phones=phones if hints.weight else None,
+            phone_parts=hints.parts_per_frame,
         )  # fmt: skip
 
     def losses(
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, pauses, targets = self._predict(batch)
+        logits, pauses, hints, targets = self._predict(batch)
         text = text_loss(logits, targets, padding_weight=self.config.padding, special={})
         pause = pause_loss(pauses, batch.quiet, HORIZONS_S)
-        return text + self.config.pauses * pause, {"text": text, "pause": pause}
+        report = {"text": text, "pause": pause}
+        loss = text + self.config.pauses * pause
+        if self.config.aside.weight:
+            report["phones"] = hint_loss(hints, batch.aside)
+            loss = loss + self.config.aside.weight * report["phones"]
+        return loss, report
 
-    def _predict(self, batch: LMBatch) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Text logits [B, T, classes], pause logits, and the text targets [B, T]."""
+    def _predict(self, batch: LMBatch) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Text logits [B, T, classes], pause logits, phone logits and text targets [B, T]."""
         inputs, targets = delayed(batch.codes, self.lm.config)
         with self.config.run.autocast(self.device):
             z, logits = self.lm.head(self.lm.transformer(self.lm.embed(inputs)))
             pauses = [head(z) for head in self.lm.extra_heads]
-        return logits, pauses, targets[:, 0]
+            hints = self.hints(z)
+        return logits, pauses, hints, targets[:, 0]
 
     def held_out_batches(self) -> Iterator[LMBatch]:
         yield from self.first_sequences(
@@ -109,7 +140,7 @@ class STTTask(LanguageTask):
         with self.swapped():
             for batch in self.held_out_batches():
                 batch = batch.to(self.device)
-                logits, pauses, targets = self._predict(batch)
+                logits, pauses, _, targets = self._predict(batch)
                 size = len(batch.codes)
                 loss += size * float(
                     text_loss(logits, targets, padding_weight=self.config.padding, special={})

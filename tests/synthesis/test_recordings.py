@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from duologue.audio.files import read_channels
 from duologue.synthesis import generate as generation
 from duologue.synthesis.command import app
-from duologue.synthesis.corpus import render_mono
+from duologue.synthesis.corpus import render_speech
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.engines.program import find
 from duologue.synthesis.generate import Dataset, DatasetError, generate
@@ -130,7 +130,7 @@ def test_mono_items_have_phones(speaker: Speaker) -> None:
         for i in range(50)
         if cast(Draw("mono", 1, "train", i, "voice"), "train").engine != "festival"
     )
-    item = render_mono(1, index, "train", speaker)
+    item = render_speech("mono", 1, index, "train", speaker)
     assert item.samples.ndim == 1
     assert 3.0 < item.seconds < 25.0
     assert item.sidecar["text"] == " ".join(word for word, *_ in item.sidecar["alignments"])

@@ -18,11 +18,13 @@ from duologue.conditioning.reference import ReferenceConfig
 from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.config import LMConfig
-from duologue.training.checkpoint import load_newest
+from duologue.moshi.embedding import TokenEmbedding
+from duologue.training.checkpoint import TrainingStateError, load_newest
+from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.config import parse
 from duologue.training.data import DataError
-from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig
-from duologue.training.encoded import MAIN, OTHER, EncodedCorpus, encode_corpus
+from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
+from duologue.training.encoded import MAIN, OTHER, Conversation, EncodedCorpus, encode_corpus
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
     DuplexSampler,
@@ -30,7 +32,8 @@ from duologue.training.lm_data import (
     TranscriptionSampler,
     seconds_of_silence,
 )
-from duologue.training.lm_losses import audio_loss, delayed, pause_loss, text_loss
+from duologue.training.lm_losses import audio_loss, delayed, hint_loss, pause_loss, text_loss
+from duologue.training.phones import PhoneSet
 from duologue.training.scripts import ScriptConfig, ScriptSampler
 from duologue.training.stt import STTTask, STTTrainingConfig
 from duologue.training.text_stream import (
@@ -259,7 +262,9 @@ RUN = {
 }  # fmt: skip
 
 
-def duplex(encoded: Path, codec: Mimi, tokenizer: Path, out: Path, **changes: Any) -> Trainer[Any]:
+def duplex(
+    encoded: Path, codec: Mimi, tokenizer: Path, out: Path, start: Any = None, **changes: Any
+) -> Trainer[Any]:
     tables: dict[str, Any] = {
         "lm": LM, "run": RUN, "data": {"frames": 80}, "ema": 0.9, "held_out_sequences": 1,
         "samples": 1, "sample_s": 5.0, "optimizer": {"lr": 0.004, "warmup_steps": 2},
@@ -277,7 +282,7 @@ def duplex(encoded: Path, codec: Mimi, tokenizer: Path, out: Path, **changes: An
         tables[name] = {**tables[name], **values}
     config = parse(DuplexTrainingConfig, tables)
     task = DuplexTask(
-        config, Corpus.of([encoded], codec), codec, tokenizer, tokenizer, torch.device("cpu")
+        config, Corpus.of([encoded], codec), codec, tokenizer, tokenizer, torch.device("cpu"), start
     )
     return Trainer(task, config.run, out)
 
@@ -322,6 +327,68 @@ def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
         said = [int(token) for token in row[batch.grounded[reference.item]] if token > RETRIEVAL]
         if reference.tokens is not None and said:
             assert said[0] in reference.tokens
+
+
+def test_users_words_are_told_aside(encoded: Path) -> None:
+    sampler = DuplexSampler(
+        EncodedCorpus(encoded).conversations, SequenceConfig(frames=60, aside_delay_s=0.48),
+        Letters(), reference_tokenizer=Letters(), seed=1, frame_rate=12.5,
+    )  # fmt: skip
+    aside = sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0)).aside[:, 0]
+    assert aside[6 + 6] == Letters().encode("what")[0]
+    assert set(aside[40:].tolist()) == {PADDING}
+
+
+def test_phones_are_told_aside() -> None:
+    facts = {"kind": "mono", "alignments": [], "phones": [["aa", 0.08, 0.2], ["t", 0.2, 0.24]]}
+    one = Conversation(torch.zeros(3, 6, dtype=torch.int16), facts)
+    phones = PhoneSet.listing(["aa"])
+    for delay, expected in (
+        (0.0, [[0, 0], [1, 1], [1, -1], [0, 0], [0, 0], [0, 0], [-1, -1], [-1, -1]]),
+        (0.08, [[0, 0], [0, 0], [1, 1], [1, -1], [0, 0], [0, 0], [-1, -1], [-1, -1]]),
+    ):
+        sampler = TranscriptionSampler(
+            [one], SequenceConfig(frames=8, aside_delay_s=delay), Letters(), seed=0,
+            frame_rate=12.5, phones=phones,
+        )  # fmt: skip
+        assert sampler.cut(one, 0, np.random.default_rng(0)).aside.tolist() == expected
+    logits = torch.tensor([[[9.0, -9.0, -9.0, 9.0]]])
+    assert hint_loss(logits, torch.tensor([[[0, 1]]])) < 1e-3
+    assert hint_loss(logits, torch.tensor([[[1, -1]]])) > 9
+    assert hint_loss(logits, torch.tensor([[[-1, -1]]])) == 0
+
+
+def test_code_embeddings_begin_as_the_latent_turned(codec: Mimi) -> None:
+    quantizer = codec.quantizer
+    tables = [TokenEmbedding(quantizer.bins + 1, 24) for _ in range(3)]
+    last = [table.weight[-1].clone() for table in tables]
+    begin_with_codebooks(tables, quantizer, seed=3)
+    codes = torch.randint(0, quantizer.bins, (1, 3, 50))
+    latent = quantizer.decode(codes)[0].T
+    embedded = sum(table(codes[0, k]) for k, table in enumerate(tables))
+    distances = torch.cdist(latent, latent), torch.cdist(embedded, embedded)
+    ratio = distances[1].sum() / distances[0].sum()
+    torch.testing.assert_close(distances[1], distances[0] * ratio, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(table.weight[-1], row) for table, row in zip(tables, last, strict=True))
+
+
+def test_a_run_starts_from_another_runs_model(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    first = duplex(encoded, codec, tokenizer_file, tmp_path / "a", losses={"heard": 0.3})
+    first.run()
+    started = duplex(
+        encoded, codec, tokenizer_file, tmp_path / "b", start=load_duplex(tmp_path / "a" / "model")
+    )
+    trained, begun = first.task.averages["lm"].tensors, started.task.lm.state_dict()
+    for name, tensor in trained.items():
+        torch.testing.assert_close(begun[name], tensor, rtol=0.01, atol=1e-3)
+    with pytest.raises(TrainingStateError, match="does not fit"):
+        duplex(
+            encoded, codec, tokenizer_file, tmp_path / "c", lm={"dim": 48},
+            reference={"bridge_module": {"hidden_dim": 16, "out_dim": 48}},
+            start=load_duplex(tmp_path / "a" / "model"),
+        )  # fmt: skip
 
 
 def test_duplex_run_goes_on_bit_for_bit(
