@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from retrieval import _COMMON, ERROR_RATES, Recogniser, World, make_passages
+from retrieval_questions import COMMON, ERROR_RATES, Recogniser, World, make_passages
 
 import duologue
 from duologue.retrieval.knowledge.confidence import MAX_ABSENCE, MAX_EVIDENCE
@@ -83,7 +83,7 @@ def generated(passages: int, questions: int, seed: int) -> Case:
     world = World(seed)
     texts, pool = make_passages(world, passages)
     asked = [(q.text, _is(texts[q.passage])) for q in pool[:questions]]
-    lexicon = sorted({word for q in pool for word in q.text.split()} | set(_COMMON))
+    lexicon = sorted({word for q in pool for word in q.text.split()} | set(COMMON))
     strangers = World(seed + 1000)
     strangers.adopt(world)
     unanswered = [q.text for q in make_passages(strangers, 2_000)[1][:questions]]
@@ -110,7 +110,7 @@ def fact_book(questions: int, seed: int, left_out: int = 3) -> Case:
     there = [name for name in names if name not in gone]
     answered = [ask(draw.choice(there)) for _ in range(questions)]
     unanswered = [ask(draw.choice(sorted(gone)))[0] for _ in range(questions)]
-    words = {word for name in names for word in name.lower().split()} | set(_COMMON)
+    words = {word for name in names for word in name.lower().split()} | set(COMMON)
     return Case("fact book", index(kept), answered, unanswered,
                 Recogniser(World(seed), sorted(words), seed + 1))  # fmt: skip
 
@@ -126,7 +126,7 @@ def hotel(questions: int, seed: int) -> Case:
         elif line.strip():
             blocks.append(Block(line.removeprefix("- "), heading=heading))
     answered = [(asked, _has(key)) for asked, key in data["answered"]]
-    lexicon = {word for asked, _ in data["answered"] for word in asked.split()} | set(_COMMON)
+    lexicon = {word for asked, _ in data["answered"] for word in asked.split()} | set(COMMON)
     times = max(1, questions // len(answered))
     return Case("hotel", index(blocks), answered * times, data["unanswered"] * times,
                 Recogniser(World(seed), sorted(lexicon), seed + 1))  # fmt: skip

@@ -17,9 +17,13 @@ took is counted in frames, so the figures hold on a busy machine too. `--live` r
 in real time instead, all hand-overs between its threads included, and adds wall times; `overruns`
 counts frames that were late, and with many of them the figures are the machine's.
 
+In model time each figure is taken twice: with recognition that catches up at once in the frame of
+the trigger, as local recognition does in `duologue talk` and services do everywhere, and with
+recognition that has to be waited for, as local recognition has in a live conversation.
+
 Without `--model` the model is untrained and very small: it is the way of a retrieval that is
-measured, not what it is good for. Triggers are forced. Writes JSON, and a PNG plot where matplotlib
-is installed.
+measured, not what it is good for. Triggers are forced. Writes JSON, a PNG plot where matplotlib is
+installed, and the table in docs/talk.md.
 """
 
 from __future__ import annotations
@@ -28,8 +32,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import platform
 import socket
 import threading
 import time
@@ -41,6 +43,7 @@ from typing import Any
 import numpy as np
 import torch
 import uvicorn
+from harness import RESULTS, ROOT, describe_machine, machine_line, publish, table
 from soak import small_model
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -118,11 +121,16 @@ class ForcedTrigger(nn.Module):
 
 
 class Question:
-    """Recognition of one question: every word `STT_DELAY_FRAMES` after it was said."""
+    """Recognition of one question: every word `STT_DELAY_FRAMES` after it was said.
+
+    When it is flushed, the words of all audio so far come at once, with the frame.
+    """
 
     def __init__(self, text: str) -> None:
         self.words = text.split()
         self.frame = -1
+        self.given = 0
+        self._flushed = False
 
     @property
     def frames(self) -> int:
@@ -135,13 +143,16 @@ class Question:
         self.frame += 1
 
     def take(self) -> Heard:
-        at = self.frame - STT_DELAY_FRAMES
-        begins = at >= 0 and at % WORD_FRAMES == 0 and at // WORD_FRAMES < len(self.words)
-        words = (f" {self.words[at // WORD_FRAMES]}",) if begins else ()
+        at = self.frame if self._flushed else self.frame - STT_DELAY_FRAMES
+        self._flushed = False
+        begun = max(0, min(len(self.words), at // WORD_FRAMES + 1))
+        words = tuple(f" {word}" for word in self.words[self.given : begun])
+        self.given = max(self.given, begun)
         inactivity = 0.05 if self.frame < self.frames else 0.95
         return Heard(words, inactivity, max(-1, at))
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        self._flushed = True
 
     async def finish(self, timeout_s: float = 5.0) -> Heard:
         return Heard()
@@ -177,8 +188,13 @@ async def measure_in_model_time(
     question: Question,
     late_frames: int,
     seed: int,
+    *,
+    flush: bool,
 ) -> Measured:
-    """One conversation; the trigger comes `late_frames` after the end of the question."""
+    """One conversation; the trigger comes `late_frames` after the end of the question.
+
+    With `flush`, recognition catches up in the frame of the trigger, as `duologue talk` has it.
+    """
     options = SessionOptions(seed=seed, init_speaker="user")
     brain = conversation(options, ("default",), simulated=True, stt_delay_frames=STT_DELAY_FRAMES)
     core = ConversationCore(bank, 0, brain, slot_setup(bank.model, options))
@@ -188,8 +204,10 @@ async def measure_in_model_time(
     ears, clock, log = await question.open(), ModelClock(), TalkLog()
     injected = None
     silence = np.zeros(1920, np.float32)
-    for _ in range(question.frames + late_frames + MAX_LATENCY_FRAMES):
+    for frame in range(question.frames + late_frames + MAX_LATENCY_FRAMES):
         ears.push(silence)
+        if flush and frame == question.frames + late_frames:
+            ears.flush()
         made = advance(bank, {core: FrameGiven(silence, ears.take())})[core]
         if isinstance(made, Exception):
             raise made
@@ -335,13 +353,15 @@ class Benchmark:
         bank = SlotBank(self.model, 1)
         outside = Outside(Backends.of(retriever, ("default",)), self.encoder, bank.dim)
         for late_frames in self._late_frames():
-            found = [
-                await measure_in_model_time(
-                    bank, outside, self.head, question, late_frames, self.seed + number
-                )
-                for number in range(self.sessions)
-            ]
-            yield summary(name, late_frames, found)
+            for flush in (True, False):
+                found = [
+                    await measure_in_model_time(
+                        bank, outside, self.head, question, late_frames, self.seed + number,
+                        flush=flush,
+                    )
+                    for number in range(self.sessions)
+                ]  # fmt: skip
+                yield summary(name, late_frames, found) | {"flushed": flush}
 
     async def live(self, name: str, text: str, retriever: Retriever) -> Rows:
         """The same on the engine."""
@@ -358,6 +378,7 @@ class Benchmark:
                 ]
                 walls = [one.wall_s for one in found if one.wall_s is not None]
                 yield summary(name, late_frames, found) | {
+                    "flushed": True,
                     "wall_p50_s": _quantile(walls, 50),
                     "wall_p95_s": _quantile(walls, 95),
                     "overruns": engine.stats().overruns - before,
@@ -413,10 +434,17 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name in dict.fromkeys(row["back_end"] for row in rows):
-        mine = [row for row in rows if row["back_end"] == name and row["answered"]]
-        at = [row["trigger_after_question_s"] for row in mine]
-        axes.plot(at, [row["latency_p50_s"] for row in mine], "o-", label=name)
+    for number, name in enumerate(dict.fromkeys(row["back_end"] for row in rows)):
+        for flushed, style in ((True, "o-"), (False, "o:")):
+            mine = [
+                row
+                for row in rows
+                if row["back_end"] == name and row["answered"] and row["flushed"] == flushed
+            ]
+            at = [row["trigger_after_question_s"] for row in mine]
+            label = name if flushed else None
+            height = [row["latency_p50_s"] for row in mine]
+            axes.plot(at, height, style, color=f"C{number}", label=label)
     for height, label in ((PUBLISHED_S, "published, mode"), (AIM_S, "aim, knowledge base")):
         axes.axhline(height, color="black", lw=0.8, ls=(0, (4, 3)))
         axes.annotate(label, (1, height), xycoords=("axes fraction", "data"), ha="right",
@@ -424,12 +452,39 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set(
         xlabel="trigger after the end of the question, s",
         ylabel="trigger to first row, s (p50)",
+        title="dotted: recognition is waited for; solid: it catches up at the trigger",
         ylim=(0, None),
     )
-    axes.legend(fontsize=8, frameon=False, loc="upper right", bbox_to_anchor=(1, 0.9))
+    axes.title.set_fontsize(9)
+    axes.legend(fontsize=8, frameon=False, loc="upper right", bbox_to_anchor=(1, 0.8))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     print(f"plot: {path}")
+
+
+def page(report: dict[str, Any]) -> str:
+    """The table of docs/talk.md."""
+    rows = report["results"]
+    late = list(dict.fromkeys(row["trigger_after_question_s"] for row in rows))
+    lines = []
+    for name in dict.fromkeys(row["back_end"] for row in rows):
+        for flushed in (True, False):
+            mine = {
+                row["trigger_after_question_s"]: f"{row['latency_p50_s']:.2f}"
+                if row["answered"]
+                else "none"
+                for row in rows
+                if row["back_end"] == name and row["flushed"] == flushed
+            }
+            if mine:
+                how = "catches up" if flushed else "is waited for"
+                lines.append((name, how, *(mine[after] for after in late)))
+    published = f"{report['published_s']:.1f}"
+    lines.append(("published system (mode)", "fixed wait", *[published] * len(late)))
+    header = ("back end", "recognition", *(f"{after:.2f} s" for after in late))
+    found = [row["conversations"] for row in rows]
+    told = f"Seconds, p50 of {min(found)} conversations each, {report['clock']}."
+    return f"{table(header, lines)}\n\n{told} {machine_line(report['machine'])}"
 
 
 def main() -> None:
@@ -449,7 +504,10 @@ def main() -> None:
     parser.add_argument("--model", help="a model folder; a small untrained one if not given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for JSON and PNG")
+    parser.add_argument(
+        "--output", type=Path, help="folder for JSON and PNG; docs/benchmarks and the table of "
+        "docs/talk.md if not given (model time only)",
+    )  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.model is None:
@@ -470,10 +528,7 @@ def main() -> None:
     with back_ends(arguments.llm_delays) as retrievers:
         rows = asyncio.run(run(benchmark, retrievers, arguments.live))
     report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}",
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
+        "machine": describe_machine(),
         "model": arguments.model or "untrained",
         "clock": "live" if arguments.live else "model time",
         "recogniser": f"scripted, {STT_DELAY_FRAMES * FRAME_S:.2f} s behind",
@@ -482,11 +537,14 @@ def main() -> None:
         "seed": arguments.seed,
         "results": rows,
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    target = arguments.output / "trigger_latency.json"
-    target.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    folder = arguments.output or (Path("out") if arguments.live else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "trigger_latency.json"
+    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"report: {target}")
-    plot(rows, arguments.output / "trigger_latency.png")
+    plot(rows, target.with_suffix(".png"))
+    if folder == RESULTS:
+        publish("trigger_latency", page(report), ROOT / "docs" / "talk.md")
 
 
 def untrained_encoder(model: LoadedModel) -> RowEncoder:

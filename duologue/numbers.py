@@ -40,6 +40,7 @@ _ORDINAL_VALUES = {ordinal: _UNIT_VALUES[word] for word, ordinal in _ORDINALS.it
 _ORDINAL_TENS = {f"{word[:-1]}ieth": value for word, value in _TENS_VALUES.items()}
 _ORDINAL_SCALES = {f"{word}th": value for word, value in _SCALE_VALUES.items()} | {"hundredth": 100}
 _DIGITS = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
+_COMPOUND = re.compile(r"(?<=[^\W\d_])-+(?=[^\W\d_])")
 _DIGIT_ORDINAL = re.compile(r"([0-9]+)(?:st|nd|rd|th)")
 
 NUMBER_WORDS = frozenset(
@@ -116,6 +117,32 @@ def spell_year(year: int) -> str:
     if rest < 10:
         return f"{spell_integer(century)} oh {_SMALL[rest]}"
     return f"{spell_integer(century)} {spell_integer(rest)}"
+
+
+def spell_clock(hour: int, minute: int) -> str:
+    """A time of day on a twelve-hour dial, as people tell it: (15, 40) -> "twenty to four"."""
+    name = spell_integer((hour - 1) % 12 + 1)
+    following = spell_integer(hour % 12 + 1)
+    if minute == 0:
+        return f"{name} o'clock"
+    if minute == 15:
+        return f"a quarter past {name}"
+    if minute == 30:
+        return f"half past {name}"
+    if minute == 45:
+        return f"a quarter to {following}"
+    if minute % 5 == 0:
+        past = minute < 30
+        minutes = spell_integer(minute if past else 60 - minute)
+        return f"{minutes} past {name}" if past else f"{minutes} to {following}"
+    return f"{name} {'oh ' if minute < 10 else ''}{spell_integer(minute)}"
+
+
+def open_compounds(text: str) -> str:
+    """Hyphens between letters become spaces, as in all speech that models are taught with:
+    "eighty-nine" -> "eighty nine".
+    """
+    return _COMPOUND.sub(" ", text)
 
 
 @dataclass(frozen=True, slots=True)

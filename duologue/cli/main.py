@@ -10,6 +10,7 @@ import typer
 
 from duologue import __version__
 from duologue.cli import (
+    bench,
     chat,
     checkpoints,
     codec,
@@ -40,6 +41,7 @@ app.add_typer(encoder.app, name="encoder")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(training.app, name="train")
 app.add_typer(evaluation.app, name="evaluate")
+app.add_typer(bench.app, name="bench")
 app.command("serve")(serve.serve)
 app.command("talk")(talk.talk)
 app.command("chat")(chat.chat)

@@ -95,6 +95,9 @@ def serve(
     conversation_logs: Annotated[
         Path | None, _flag(_LOGS, "Folder for conversations, SPEECH AND TEXT included.")
     ] = None,
+    other_models: Annotated[
+        list[str] | None, _flag(_MODEL, "`NAME=URL` of another server, for the page to offer.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings as JSON and end.")

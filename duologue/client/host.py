@@ -70,7 +70,7 @@ class _Server:
         try:
             async with open_lobby(settings, loaded, environment) as lobby:
                 config = server_config(create_app(lobby, token), settings, None)
-                self.server = DrainingServer(config, announce, lobby.engine.drain)
+                self.server = DrainingServer(config, announce, lobby.drain)
                 await self.server.serve(sockets)
         finally:
             for bound in sockets:

@@ -6,7 +6,7 @@ Reading order: `ports` (the contract), `model` (the computation), `local` (batch
     from duologue.encoder.opening import open_encoder
 
     encoder = open_encoder("wren")              # REFERENCE_ENCODER_URL selects a service
-    rows = await encoder.encode("The Eiffel Tower opened in eighteen eighty-nine.", 0.5)
+    rows = await encoder.encode("The Eiffel Tower opened in eighteen eighty nine.", 0.5)
 """
 
 from duologue.encoder.ports import (

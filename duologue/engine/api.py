@@ -24,6 +24,8 @@ FRAME_S = 0.08
 """One frame of the clock that all conversations share."""
 FRAME_SAMPLES = 1920
 """Samples of a frame at 24 kHz."""
+MAX_REPETITION_CONTEXT = 256
+"""Tokens that a repetition penalty can look back at; a longer context is cut to it."""
 
 
 class EngineError(DuologueError):
@@ -84,12 +86,15 @@ class EngineSettings:
     """`drain` lets conversations go on for so long before it ends them."""
     seed: int | None = None
     """Seed of sessions that bring none; `None` draws one for each."""
-    budget_share: float = 0.9
-    """Share of the 80 ms that admission fills with expected frame time."""
+    budget_share: float | None = 0.9
+    """Share of the 80 ms that admission fills with expected frame time; `None` lets in whoever has
+    a slot (to measure what becomes of it)."""
     gate_db: float | None = -65.0
     """Quieter frames are heard as digital silence (as in training); `None` lets all through."""
     backends: tuple[str, ...] = ("default",)
     """Retrieval back ends by name, the default first, when one retriever stands for all."""
+    retrieval_takes_role: bool = True
+    """Whether some back end reads `SessionOptions.system_prompt`, as language models do."""
     log_dir: Path | None = None
     """Folder of event logs, one per session; they hold what was said. `None` for no logs."""
     log_audio: bool = True
@@ -106,10 +111,34 @@ class EngineSettings:
                 raise ValueError(f"EngineSettings.{name}: must not be negative")
         if self.max_session_s is not None and not self.max_session_s > 0:
             raise ValueError("EngineSettings.max_session_s: must be positive")
-        if not 0 < self.budget_share <= 1:
+        if self.budget_share is not None and not 0 < self.budget_share <= 1:
             raise ValueError("EngineSettings.budget_share: must be in (0, 1]")
         if not self.backends:
             raise ValueError("EngineSettings.backends: at least one name is needed")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How text is steered beside its sampling; see `duologue.engine.wording`."""
+
+    pad_mult: float = 0.0
+    """Silence is e^pad_mult times as probable: above 0 talks less."""
+    repetition_penalty: float = 1.0
+    repetition_context: int = 0
+    """So many tokens back; 0 for no penalty."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.pad_mult):
+            raise ValueError("Wording.pad_mult: must be finite")
+        if not 0.0 < self.repetition_penalty < math.inf:
+            raise ValueError("Wording.repetition_penalty: must be positive")
+        if not 0 <= self.repetition_context <= MAX_REPETITION_CONTEXT:
+            raise ValueError(
+                f"Wording.repetition_context: must be from 0 to {MAX_REPETITION_CONTEXT}"
+            )
+
+
+UNSTEERED = Wording()
 
 
 @dataclass(frozen=True)
@@ -127,11 +156,13 @@ class SessionOptions:
     voice: Path | None = None
     """Recording or saved voice to take on, for models that can."""
     system_prompt: str | None = None
-    """Role text: forced through models that take one, else handed to the retrieval model."""
+    """Role text: forced through models that take one, else handed to the retrieval model, else
+    without effect, of which the conversation is told by a `Warning`."""
     knowledge: Path | None = None
     """Documents or an index to be asked before the engine's own retriever."""
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Written to the event log and otherwise not looked at."""
+    wording: Wording = UNSTEERED
 
     def __post_init__(self) -> None:
         if self.init_speaker not in ("user", "model"):

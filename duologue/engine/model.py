@@ -106,7 +106,7 @@ def load_model(
     from duologue.checkpoints.tokenizer import TextTokenizer as Sentencepiece
 
     folder = ModelFolder.open(resolve(model))
-    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=quantization)
+    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=quantization or "stored")
     if not lm.config.dep_q:
         raise MismatchError(f"{os.fspath(model)} only writes (it has no voice), so it cannot talk")
     codec = load_codec(folder.path, device=device)

@@ -24,15 +24,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.audio.levels import power_gate
+from duologue.engine.api import UNSTEERED, Wording
 from duologue.engine.duplex import Duplex, DuplexOutput, DuplexState
 from duologue.engine.model import LoadedModel
 from duologue.engine.packing import pack_slot, unpack_slot
+from duologue.engine.wording import Steering, WordingState
 from duologue.moshi.config import UNGENERATED
 from duologue.moshi.prompt import Prompt, prompt_steps
 from duologue.nn.state import State
 
 if TYPE_CHECKING:
     from duologue.conditioning.provider import Attributes
+    from duologue.moshi.generator import StepHooks
     from duologue.moshi.lm import MoshiLM
     from duologue.moshi.sampling import Sampling
     from duologue.stt.ports import LocalRecogniser
@@ -62,6 +65,7 @@ class SlotSetup:
     audio: Sampling | None = None
     init_speaker: str = "model"
     prompt: SlotPrompt | None = None
+    wording: Wording = UNSTEERED
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class BankState(State):
     """All that the slots remember."""
 
     duplex: DuplexState
+    wording: WordingState
     stt: State | None = None
 
 
@@ -106,7 +111,9 @@ class SlotBank:
         self.recogniser = recogniser
         self._shares_codes = recogniser is not None and recogniser.hears_codes_of(model.codec)
         stt = recogniser.init_state(slots, encodes=not self._shares_codes) if recogniser else None
-        self.state = BankState(self.duplex.state, stt)
+        padding = model.lm.config.existing_text_padding_id
+        self._steering = Steering(slots, padding, model.silent_tokens, model.device)
+        self.state = BankState(self.duplex.state, self._steering.state, stt)
         self.frame_size = model.codec.frame_size
         self._prompted: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
@@ -131,7 +138,7 @@ class SlotBank:
         books = self.recogniser.num_codebooks if self.recogniser and self._shares_codes else 1
         codes = self.duplex.encode(gated, active, num_codebooks=books)
         heard = self._recognise(pcm, codes, active)
-        out = self.duplex.step(codes, active)
+        out = self.duplex.step(codes, active, hooks=self._hooks(active))
         rows = self._to_host(out, heard)
         return {slot: self._frame(rows[slot]) for slot in frames}
 
@@ -170,6 +177,19 @@ class SlotBank:
             inactivity=inactivity if heard and math.isfinite(inactivity) else None,
         )
 
+    @torch.no_grad()
+    def flush(self, slot: int) -> list[int]:
+        """Have local recognition catch up with a slot's audio at once: its text tokens, in order.
+
+        Takes as many steps of the recogniser as it is behind, so it is for conversations in model
+        time; empty without a recogniser.
+        """
+        if self.recogniser is None:
+            return []
+        encoder = self.duplex.state.codec if self._shares_codes else None
+        drawn = self.recogniser.flush(self.state.stt, self._mask(slot), encoder)
+        return [int(token) for token in torch.stack([one.text[slot] for one in drawn]).cpu()]
+
     # A slot's life.
 
     @torch.no_grad()
@@ -186,7 +206,7 @@ class SlotBank:
         self.reset(slot)
         self._configure(slot, setup)
         if setup.prompt is None:
-            generator.step(None, mask)
+            generator.step(None, mask, hooks=self._hooks(mask))
             yield
             return
         key = f"{setup.init_speaker}\n{setup.prompt.key}"
@@ -208,6 +228,7 @@ class SlotBank:
         """Make a slot fresh; the others keep every bit."""
         mask = self._mask(slot)
         self.duplex.reset(mask)
+        self._steering.state.reset(mask)
         if self.recogniser is not None:
             self.recogniser.reset(self.state.stt, mask)
 
@@ -234,6 +255,7 @@ class SlotBank:
         """
         unpack_slot(self.state, slot, packed)
         self.duplex.generator.refresh_sampling()
+        self._steering.refresh()
 
     def measure(
         self, steps: int = 3, clock: Callable[[], float] = time.perf_counter
@@ -259,6 +281,11 @@ class SlotBank:
         generator.set_sampling(
             text=setup.text or defaults.text, audio=setup.audio or defaults.audio, mask=mask
         )
+        self._steering.configure(mask, setup.wording)
+
+    def _hooks(self, active: Tensor) -> StepHooks | None:
+        sampling = self.duplex.generator.state.text_sampling
+        return self._steering.hooks(active, sampling.temperature)
 
     def _mask(self, *slots: int) -> Tensor:
         mask = torch.zeros(self.slots, dtype=torch.bool)

@@ -27,6 +27,7 @@ class System(StrEnum):
     """What holds the conversations."""
 
     SESSION = "session"
+    SOCKET = "socket"
     REFERENCES = "references"
     RECORDED = "recorded"
     SILENT = "silent"
@@ -62,8 +63,9 @@ def wren(
     system: Annotated[
         System,
         typer.Option(
-            help="`session`: the whole pipeline. `references`: the model alone, given the true "
-            "references. The others need no model and show what the judge gives them."
+            help="`session`: the whole pipeline. `socket`: a whole server, over a real socket, at "
+            "the real pace. `references`: the model alone, given the true references. The others "
+            "need no model and show what the judge gives them."
         ),
     ] = System.SESSION,
     parts: Annotated[
@@ -92,6 +94,8 @@ def wren(
         duologue evaluate wren --limit 5
 
         duologue evaluate wren --model runs/wren/lm/model --out out/lm --group known --group pause
+
+        duologue evaluate wren --system socket --part conversations --group known --limit 3
 
         duologue evaluate wren --system recorded --limit 3
     """
@@ -263,6 +267,10 @@ def _system(
         return simulated.SilentTalker(), None
     if system is System.SHUFFLED:
         return simulated.ShuffledTalker(Speaker()), None
+    if system is System.SOCKET:
+        from duologue.evaluation.socket_talker import SocketTalker
+
+        return SocketTalker(model, device=device, temperature=temperature), None
     from duologue.evaluation.coding import MimiCoder
     from duologue.evaluation.systems import ReferenceTalker, SessionTalker
     from duologue.moshi.sampling import Sampling

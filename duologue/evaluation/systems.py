@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,7 +75,7 @@ class SessionTalker:
                 text=sampling, audio=sampling,
             )  # fmt: skip
             with session:
-                core, log = session.core, _Log()
+                core, log = session.core, Notes()
                 reader = TextReader(moshi.model)
                 world = ModelTime(
                     moshi.loop, session.backends, moshi.encoder(), elapsed=_model_time
@@ -113,7 +113,7 @@ class ReferenceTalker:
         setup = SlotSetup(request.seed, sampling, sampling, request.init_speaker)
         for _ in bank.start(slot, setup):
             pass
-        reader, log = TextReader(moshi.model), _Log()
+        reader, log = TextReader(moshi.model), Notes()
         rows = self._rows(knowledge)
         delay = None if knowledge.delay_s is None else max(1, round(knowledge.delay_s / FRAME_S))
         arrives = -1
@@ -144,7 +144,7 @@ class ReferenceTalker:
         return self._moshi.loop.run(encoder.encode(knowledge.reference, 60.0))
 
 
-class _Log:
+class Notes:
     """What is noted of a conversation, frame by frame."""
 
     def __init__(self) -> None:
@@ -160,13 +160,18 @@ class _Log:
         frame = len(self._pcm)
         self._pcm.append(np.zeros(FRAME_SIZE, np.float32) if pcm is None else pcm)
         if text:
-            self._text.append(Piece(frame, text))
+            self.written(frame, text)
 
-    def hear(self, words: tuple[str, ...]) -> None:
-        """What was understood while that frame was made."""
-        self._heard += (Piece(len(self._pcm) - 1, word) for word in words)
+    def written(self, frame: int, text: str) -> None:
+        """The model's own text."""
+        self._text.append(Piece(frame, text))
 
-    def events(self, events: list[Event]) -> None:
+    def hear(self, words: Iterable[str], frame: int | None = None) -> None:
+        """What was understood, while the last frame was made if none is named."""
+        at = len(self._pcm) - 1 if frame is None else frame
+        self._heard += (Piece(at, word) for word in words)
+
+    def events(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
                 case RetrievalStarted():

@@ -20,8 +20,15 @@ from duologue.engine.voice import load_prompt
 from duologue.offline.files import Recording
 from duologue.offline.outside import GroundTruth
 from duologue.offline.settings import TalkError, TalkSettings
-from duologue.retrieval import LLMOptions, RetrievalSettings, Retriever, build_retriever
+from duologue.retrieval import (
+    LLMOptions,
+    RetrievalSettings,
+    Retriever,
+    build_retriever,
+    open_knowledge,
+)
 from duologue.session.lookups import DEFAULT_BACKEND, Backends
+from duologue.session.vocabulary import tell_names
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
@@ -96,7 +103,8 @@ def open_ears(stt: str, model: LoadedModel, environment: Mapping[str, str]) -> E
         if not (model.folder.path / "stt" / "config.json").is_file():
             return Ears()
         stt = str(model.folder.path)
-    return Ears(local=load_recogniser(stt, device=model.device, codec=model.codec))
+    recogniser = load_recogniser(stt, device=model.device, codec=model.codec, vocabulary=())
+    return Ears(local=recogniser)
 
 
 @asynccontextmanager
@@ -118,8 +126,11 @@ async def open_equipment(
     async with AsyncExitStack() as stack:
         retriever = None
         if model.takes_references and not settings.use_gt_reference:
-            retriever = build_retriever(wanted)
+            base = open_knowledge(wanted.knowledge) if wanted.knowledge else None
+            retriever = build_retriever(wanted, base=base)
             stack.push_async_callback(retriever.aclose)
+            if base is not None and ears.local is not None:
+                tell_names(base, ears.local)
         encoder, why = _encoder(model, environment)
         if encoder is not None:
             stack.push_async_callback(encoder.aclose)

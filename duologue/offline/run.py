@@ -195,9 +195,12 @@ class Talks:
         delay = local.delay_frames if local is not None else None
         brain = Conversation(conversation_config(settings, backends.names, delay))
         setup = SlotSetup(
-            settings.seed, settings.text, settings.audio, settings.init_speaker, equipment.prompt
-        )
-        core = ConversationCore(bank, slot, brain, setup)
+            seed=settings.seed, text=settings.text, audio=settings.audio,
+            init_speaker=settings.init_speaker, prompt=equipment.prompt,
+        )  # fmt: skip
+        # The published rules wait the same time whatever has been heard.
+        flushes = not settings.counts_as_published
+        core = ConversationCore(bank, slot, brain, setup, flushes=flushes)
         begin = time.perf_counter()
         await self._on_thread(lambda: deque(core.prepare(), maxlen=0))
         outside = Outside(backends, equipment.encoder, bank.dim)

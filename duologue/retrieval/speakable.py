@@ -1,9 +1,10 @@
 """Rewrite written English so that it can be spoken as it stands.
 
 Numbers, dates, times, money, units, symbols, abbreviations and mark-up become words. The result has
-letters (of any script), spaces, apostrophes, hyphens and `. , ? !`, and nothing else; rewriting it
-again changes nothing. Conventions: American month-first dates where a date is ambiguous, "point"
-for decimals, four-digit numbers from 1100 to 2099 without a comma read as years.
+letters (of any script), spaces, apostrophes and `. , ? !`, and nothing else; compounds are opened
+("eighty nine"), as in all speech that models are taught with; rewriting it again changes nothing.
+Conventions: American month-first dates where a date is ambiguous, "point" for decimals, four-digit
+numbers from 1100 to 2099 without a comma read as years.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import unicodedata
 from decimal import Decimal
 
 from duologue.numbers import (
+    open_compounds,
     spell_digits,
     spell_integer,
     spell_number,
@@ -60,7 +62,8 @@ _CURRENCIES = {
     "$": ("dollar", "dollars", "cent"), "€": ("euro", "euros", "cent"),
     "£": ("pound", "pounds", "penny"), "¥": ("yen", "yen", ""), "₹": ("rupee", "rupees", "paisa"),
     "USD": ("dollar", "dollars", "cent"), "EUR": ("euro", "euros", "cent"),
-    "GBP": ("pound", "pounds", "penny"),
+    "GBP": ("pound", "pounds", "penny"), "DOLLAR": ("dollar", "dollars", "cent"),
+    "EURO": ("euro", "euros", "cent"),
 }  # fmt: skip
 _MAGNITUDES = {
     "k": "thousand", "m": "million", "mn": "million", "bn": "billion", "b": "billion",
@@ -112,7 +115,8 @@ _TIME_RANGE = re.compile(
 )
 _MONEY = re.compile(
     rf"([$€£¥₹])\s?({_NUMBER})(?:\s?(thousand|million|billion|trillion|[kmb]n?|tn)\b)?"
-    rf"|\b({_NUMBER})\s?([€£¥₹]|USD\b|EUR\b|GBP\b)",
+    rf"|\b({_NUMBER})\s?([€£¥₹]|USD\b|EUR\b|GBP\b)"
+    rf"|\b(\d[\d,]*\.\d\d)\s(dollar|euro)s?\b",
     re.I,
 )
 _SPACED_THOUSANDS = re.compile(
@@ -133,6 +137,7 @@ _SIGNED = re.compile(rf"(?<![\w.])[-\u2212](?={_NUMBER})")
 _LETTER_DIGIT = re.compile(r"(?<=[^\W\d_])-?(?=\d)|(?<=\d)(?=[^\W\d_])")
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 _ALLOWED_MARKS = frozenset(" '-.,?!")
+"""Hyphens go last, when all that they hold together has been read."""
 _MAX_PASSES = 6
 _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
@@ -216,7 +221,7 @@ def _tidy(text: str) -> str:
         else:
             kept.append(" ")
     text = "".join(kept)
-    text = re.sub(r"(?<!\w)-+|-+(?!\w)", " ", text)
+    text = open_compounds(re.sub(r"(?<!\w)-+|-+(?!\w)", " ", text))
     text = re.sub(r"(?<!\w)'+|'+(?!\w)", " ", text)
     text = re.sub(r"\s+([.,?!])", r"\1", text)
     text = re.sub(r"[.,?!]*([.?!])[.,?!]*", r"\1", text)
@@ -288,7 +293,7 @@ def _time(match: re.Match[str]) -> str:
 
 
 def spell_time(hour: int, minute: int, *, with_period: bool = True) -> str:
-    """A time of day (24-hour clock): 17:45 -> "five forty-five in the afternoon"."""
+    """A time of day (24-hour clock): 17:45 -> "five forty five in the afternoon"."""
     if (hour, minute) in ((0, 0), (12, 0)) and with_period:
         return "midnight" if hour == 0 else "noon"
     spoken_hour = spell_integer((hour - 1) % 12 + 1)
@@ -298,17 +303,22 @@ def spell_time(hour: int, minute: int, *, with_period: bool = True) -> str:
         words = f"{spoken_hour} oh {spell_integer(minute)}"
     else:
         words = f"{spoken_hour} {spell_integer(minute)}"
-    if not with_period:
-        return words
+    words = open_compounds(words)
+    return f"{words} {part_of_day(hour)}" if with_period else words
+
+
+def part_of_day(hour: int) -> str:
+    """What is said after a time on a twelve-hour dial: 17 -> "in the afternoon"."""
     if hour < 12:
-        return f"{words} in the morning"
+        return "in the morning"
     if hour < 18:
-        return f"{words} in the afternoon"
-    return f"{words} {'in the evening' if hour < 22 else 'at night'}"
+        return "in the afternoon"
+    return "in the evening" if hour < 22 else "at night"
 
 
 def _money(match: re.Match[str]) -> str:
-    symbol, amount, magnitude = match[1] or match[5], match[2] or match[4], match[3]
+    symbol = match[1] or match[5] or match[7]
+    amount, magnitude = match[2] or match[4] or match[6], match[3]
     one, many, cent = _CURRENCIES[symbol.upper()]
     amount = amount.replace(",", "")
     if magnitude:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo, available_timezones
 
-from duologue.numbers import spell_ordinal, spell_year, split_words
+from duologue.numbers import spell_clock, spell_ordinal, spell_year, split_words
 from duologue.retrieval.calculator import CalculationError, calculate, read_calculation
 from duologue.retrieval.conversion import convert_spoken, read_conversion
 from duologue.retrieval.protocol import (
@@ -26,7 +26,7 @@ from duologue.retrieval.protocol import (
     Retrieved,
     Source,
 )
-from duologue.retrieval.speakable import speakable, spell_time
+from duologue.retrieval.speakable import part_of_day, speakable
 
 MAX_TOOL_RESULT_CHARS = 4_000
 TOOL_CONFIDENCE = 0.95
@@ -243,7 +243,8 @@ class ClockTool:
                 raise ToolError(f"no time zone is known for {place[:40]}")
             moment, where = moment.astimezone(ZoneInfo(zone)), f" in {place.title()}"
         if what == "time":
-            return ToolResult(f"It is {spell_time(moment.hour, moment.minute)}{where}.")
+            told = f"{spell_clock(moment.hour, moment.minute)} {part_of_day(moment.hour)}"
+            return ToolResult(f"It is {told}{where}.")
         try:
             moment += timedelta(days=days)
         except OverflowError:

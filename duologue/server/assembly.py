@@ -7,11 +7,11 @@ everything, and closes it in reverse.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from duologue.engine.model import LoadedModel, load_model
 from duologue.retrieval import RetrievalSettings, build_retriever
@@ -20,6 +20,7 @@ from duologue.server.lobby import Lobby, ModelCard
 from duologue.server.metrics import ServerMetrics
 from duologue.server.settings import ServerSettings
 from duologue.session import Engine, EngineSettings
+from duologue.session.vocabulary import Leaning, VocabularyFollower
 
 if TYPE_CHECKING:
     from duologue.stt import LocalRecogniser, RemoteRecogniser
@@ -55,9 +56,13 @@ def load(settings: ServerSettings, environment: Mapping[str, str]) -> Loaded:
 
 @asynccontextmanager
 async def open_lobby(
-    settings: ServerSettings, loaded: Loaded, environment: Mapping[str, str]
+    settings: ServerSettings,
+    loaded: Loaded,
+    environment: Mapping[str, str],
+    *,
+    adapt: Callable[[EngineSettings], EngineSettings] = lambda settings: settings,
 ) -> AsyncIterator[Lobby]:
-    """Everything the doors need, running."""
+    """Everything the doors need, running; `adapt` has the last word on how the engine runs."""
     async with AsyncExitStack() as stack:
         folder = settings.knowledge_dir
         if folder is None:
@@ -72,6 +77,8 @@ async def open_lobby(
         )
         stack.callback(store.close)
         store.seed([name for name in settings.knowledge if name != NO_KNOWLEDGE])
+        if (names_to := _leaning(loaded)) is not None:
+            stack.callback(VocabularyFollower(store.base, names_to).close)
         wanted = replace(
             RetrievalSettings.from_environment(environment),
             tools=settings.tools,
@@ -79,12 +86,13 @@ async def open_lobby(
         )
         retriever = build_retriever(wanted, base=store.base)
         stack.push_async_callback(retriever.aclose)
+        takes_role = bool(wanted.llm or wanted.plugins)
         encoder = _encoder(settings, loaded.model, environment)
         if encoder is not None:
             stack.push_async_callback(encoder.aclose)
         engine = Engine(
             loaded.model,
-            engine_settings(settings, _backends(wanted)),
+            adapt(engine_settings(settings, _backends(wanted), takes_role=takes_role)),
             retriever=retriever,
             encoder=encoder,
             stt=loaded.stt,
@@ -101,7 +109,9 @@ async def open_lobby(
         yield Lobby(settings, engine, card, metrics, store, find_voices(settings, loaded.model))
 
 
-def engine_settings(settings: ServerSettings, backends: tuple[str, ...]) -> EngineSettings:
+def engine_settings(
+    settings: ServerSettings, backends: tuple[str, ...], *, takes_role: bool
+) -> EngineSettings:
     """The engine's part of the settings."""
     return EngineSettings(
         slots=settings.sessions,
@@ -111,6 +121,7 @@ def engine_settings(settings: ServerSettings, backends: tuple[str, ...]) -> Engi
         drain_s=settings.drain_s,
         seed=settings.seed,
         backends=backends,
+        retrieval_takes_role=takes_role,
         log_dir=settings.conversation_logs,
     )
 
@@ -136,6 +147,11 @@ def _backends(wanted: RetrievalSettings) -> tuple[str, ...]:
         return ("default",)
     names = [profile.id for profile in wanted.llm.profiles]
     return (wanted.llm.default_id, *(name for name in names if name != wanted.llm.default_id))
+
+
+def _leaning(loaded: Loaded) -> Leaning | None:
+    """The recogniser, if it is one that leans towards names: a local one."""
+    return cast("Leaning", loaded.stt) if hasattr(loaded.stt, "set_vocabulary") else None
 
 
 def _encoder(settings: ServerSettings, model: LoadedModel, environment: Mapping[str, str]) -> Any:
@@ -165,4 +181,4 @@ def _recogniser(
         if not (model.folder.path / "stt" / "config.json").is_file():
             return None
         named = str(model.folder.path)
-    return load_recogniser(named, device=model.device, codec=model.codec)
+    return load_recogniser(named, device=model.device, codec=model.codec, vocabulary=())

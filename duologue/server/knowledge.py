@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from duologue.errors import DuologueError
 from duologue.retrieval.knowledge import Document, Hit, IndexBusy, KnowledgeBase
 from duologue.retrieval.knowledge.readers import READERS
+from duologue.retrieval.settings import documents_at
 from duologue.server.refusals import Refusal
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 MAX_NAME_CHARACTERS = 100
 MAX_QUERY_CHARACTERS = 1_000
 MAX_RESULTS = 20
-FACTBOOK = "factbook"
 _UPLOADS = "uploads"
 _ODD = re.compile(r"[^\w .,()+&'-]+")
 
@@ -57,7 +57,7 @@ class KnowledgeStore:
 
     def seed(self, sources: Sequence[str]) -> None:
         """Index the documents that the settings name; `factbook` is the one that is shipped."""
-        paths = [_bundled(FACTBOOK) if name == FACTBOOK else Path(name) for name in sources]
+        paths = [documents_at(name) for name in sources]
         for path in paths:
             if not path.exists():
                 raise KnowledgeError(f"{path}: there is no such file or folder of documents")
@@ -193,10 +193,6 @@ def clean_name(name: str) -> str:
     while len((stem + dot + suffix).encode()) > MAX_NAME_CHARACTERS:
         stem = stem[:-1]
     return stem + dot + suffix
-
-
-def _bundled(name: str) -> Path:
-    return Path(__file__).parents[1] / "data" / name
 
 
 def _id(document: Document) -> str:

@@ -136,7 +136,8 @@ async def models(request: Request) -> Response:
                         "text": asdict(model.defaults.text),
                         "audio": asdict(model.defaults.audio),
                     },
-                }
+                },
+                *({"id": name, "current": False, "url": url} for name, url in settings.choices),
             ],
             "voices": [{"id": name} for name in lobby.voices],
             "retrieval_backends": [{"id": name} for name in backends],

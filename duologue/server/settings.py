@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -51,6 +52,20 @@ def _url(value: Any) -> Any:
     return checked_url(value) if isinstance(value, str) and value else value
 
 
+def _named_url(entry: str) -> tuple[str, str]:
+    """`NAME=URL` -> (NAME, URL)."""
+    name, _, url = entry.partition("=")
+    if not name.strip():
+        raise ValueError("`NAME=URL` is needed, where that model is served")
+    return name.strip(), checked_url(url)
+
+
+def _named_urls(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        _named_url(entry)
+    return entries
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Url = Annotated[str, BeforeValidator(_url)]
 
@@ -67,6 +82,7 @@ class ServerSettings(BaseModel):
     threads: int | None = Field(None, ge=1, le=1024)
     sessions: int = Field(4, ge=1, le=4096)
     voices: Path | None = None
+    other_models: Annotated[Names, AfterValidator(_named_urls)] = ()
     stt: str = "auto"
     seed: int | None = Field(None, ge=0, lt=2**63)
 
@@ -124,6 +140,11 @@ class ServerSettings(BaseModel):
         if self.tunnel not in ("", "cloudflared") and not self.tunnel.startswith("ssh:"):
             raise ValueError("tunnel: `cloudflared` or `ssh:DESTINATION`")
         return self
+
+    @property
+    def choices(self) -> tuple[tuple[str, str], ...]:
+        """Other models that the page offers, by name, and the address of the server of each."""
+        return tuple(map(_named_url, self.other_models))
 
     @property
     def asks_token(self) -> bool:

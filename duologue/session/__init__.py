@@ -22,6 +22,7 @@ from duologue.engine.api import (
     SessionOptions,
     SnapshotError,
     UnknownSession,
+    Wording,
 )
 from duologue.session.live import Engine
 from duologue.session.session import Session
@@ -43,4 +44,5 @@ __all__ = [
     "SessionOptions",
     "SnapshotError",
     "UnknownSession",
+    "Wording",
 ]

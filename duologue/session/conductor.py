@@ -43,7 +43,9 @@ class Conductor:
         self, bank: SlotBank, settings: EngineSettings, clock: Callable[[], float]
     ) -> None:
         self.bank, self.settings, self._clock = bank, settings, clock
-        self.capacity = Capacity(settings.slots, FRAME_S * settings.budget_share)
+        share = settings.budget_share
+        budget_s = float("inf") if share is None else FRAME_S * share
+        self.capacity = Capacity(settings.slots, budget_s)
         self.schedule = Schedule(self.capacity.expected_s, settings.late, settings.late_frames)
         self.figures = Figures()
         self.seats: dict[str, Seat] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,23 @@ class ConversationFrame:
 
 
 class ConversationCore:
-    """See the module. `slot` must not be used by anybody else."""
+    """See the module. `slot` must not be used by anybody else.
 
-    def __init__(self, bank: SlotBank, slot: int, brain: Conversation, setup: SlotSetup) -> None:
+    With `flushes`, local recognition catches up at once when the model asks for knowledge. That
+    takes several of its steps, which is nothing in model time and too long between live frames.
+    """
+
+    def __init__(
+        self,
+        bank: SlotBank,
+        slot: int,
+        brain: Conversation,
+        setup: SlotSetup,
+        *,
+        flushes: bool = False,
+    ) -> None:
         self.bank, self.slot, self.brain, self.setup = bank, slot, brain, setup
+        self.flushes = flushes
         self.needs_start = True
         self._text = TextReader(bank.model)
         self._parts: dict[tuple[int, int], Tensor] = {}
@@ -93,7 +106,10 @@ class ConversationCore:
         """
         if not made.sane:
             raise SlotFault("the model's numbers are not finite")
+        triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
+        if triggered and self.flushes and given.heard is None:
+            heard = self._caught_up(heard)
         frame = self.brain.frame + 1
         controls = [
             Report(WarningCode(notice.link.value), notice.detail) for notice in heard.notices
@@ -103,7 +119,7 @@ class ConversationCore:
                 frame=frame,
                 user=_user_frame(heard),
                 model=self._model_frame(made),
-                sampled_trigger=self._text.is_trigger(made.sampled_text),
+                sampled_trigger=triggered,
                 controls=tuple(controls),
             )
         )
@@ -152,6 +168,21 @@ class ConversationCore:
         if self._words is None or made.heard_text is None:
             return Heard()
         return self._words.push(made.heard_text, made.inactivity)
+
+    def _caught_up(self, heard: Heard) -> Heard:
+        """The same with the words of all audio so far."""
+        assembler = self._words
+        if assembler is None:
+            return heard
+        for token in self.bank.flush(self.slot):
+            later = assembler.push_silence(token)
+            heard = replace(
+                heard,
+                words=heard.words + later.words,
+                transcribed_frame=later.transcribed_frame,
+                completed=heard.completed + later.completed,
+            )
+        return heard
 
     def _model_frame(self, made: SlotFrame) -> ModelFrame | None:
         if made.pcm is None:

@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from duologue.dialogue import Command, EndReason, Interrupt, Reset, SelectBackend
+from duologue.dialogue import (
+    Command,
+    EndReason,
+    Interrupt,
+    Report,
+    Reset,
+    SelectBackend,
+    WarningCode,
+)
 from duologue.engine.api import (
     Admission,
     EngineDraining,
@@ -55,6 +63,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOPPING = "the engine is stopping"
+NO_ROLE = "the role has no effect: neither this model nor a retrieval back end takes one"
 
 
 @dataclass
@@ -191,7 +200,11 @@ class Engine:
             )
             id = secrets.token_hex(8)
             seat = await self._on_thread(self._seating.seat, id, options, brain, setup)
-            return await self._let_in(seat, secrets.token_urlsafe(24), knowledge)
+            session = await self._let_in(seat, secrets.token_urlsafe(24), knowledge)
+            if options.system_prompt and not self._takes_role:
+                report = Report(WarningCode.OTHER, NO_ROLE)
+                self._thread.post(self._conductor.receive, seat, report)
+            return session
 
     async def restore(self, snapshot: bytes) -> Session:
         """Continue a snapshot in a free slot, under its id and token if they are not in use.
@@ -231,6 +244,11 @@ class Engine:
             async with asyncio.timeout(self.settings.drain_s):
                 await self._until_empty()
         await self._end_all()
+
+    @property
+    def _takes_role(self) -> bool:
+        known = self._backends.routes and self.settings.retrieval_takes_role
+        return self.model.takes_prompts or bool(known)
 
     # What sessions ask for.
 

@@ -29,16 +29,19 @@ from duologue.engine.api import EngineError, EngineFull, SessionOptions
 from duologue.engine.model import LoadedModel, load_model
 from duologue.engine.slots import SlotBank
 from duologue.engine.timing import RETRY_AFTER_S
+from duologue.retrieval.settings import RetrievalSettings, build_retriever, open_knowledge
 from duologue.session.core import ConversationCore, FrameGiven, advance
 from duologue.session.inputs import playable
 from duologue.session.lookups import Backends
 from duologue.session.model_time import LoopThread, ModelTime
 from duologue.session.options import conversation, slot_setup
 from duologue.session.stream import SessionStream
+from duologue.session.vocabulary import tell_names
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
     from duologue.moshi.sampling import Sampling
+    from duologue.retrieval.knowledge import KnowledgeBase
     from duologue.retrieval.protocol import Retriever
     from duologue.stt.ports import LocalRecogniser
 
@@ -125,10 +128,14 @@ class Moshi:
         )  # fmt: skip
         setup = slot_setup(self.model, options)
         own = None
-        if retriever is None and self.model.takes_references:
-            retriever = own = _retriever(knowledge)
-        backends = Backends.of(retriever, ("default",))
         stt = self.bank.recogniser
+        if retriever is None and self.model.takes_references:
+            base = _knowledge(knowledge)
+            retriever = own = build_retriever(RetrievalSettings(), base=base)
+            # Several sessions share one recogniser, and none may hear by another one's documents.
+            if stt is not None and self.bank.slots == 1:
+                tell_names(base, stt)
+        backends = Backends.of(retriever, ("default",))
         brain = conversation(
             options, backends.names, simulated=True,
             stt_delay_frames=stt.delay_frames if stt is not None else None,
@@ -197,6 +204,7 @@ class MoshiSession:
     def stream(self) -> SessionStream:
         """Hold the conversation live; lookups run beside it."""
         self._check_open()
+        self.core.flushes = False
         return SessionStream(
             self.core,
             self.moshi.thread,
@@ -225,6 +233,7 @@ class MoshiSession:
     def _process(self, pcm: NDArray[np.float32]) -> Reply:
         self._check_open()
         core, size = self.core, self.core.bank.frame_size
+        core.flushes = True
         world = ModelTime(
             self.moshi.loop,
             self.backends,
@@ -260,18 +269,13 @@ class MoshiSession:
             raise EngineError("this session is closed; create another one")
 
 
-def _retriever(
+def _knowledge(
     knowledge: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
-) -> Retriever:
-    from duologue.retrieval.settings import RetrievalSettings, build_retriever
-
-    if knowledge is None:
-        places: Sequence[str | os.PathLike[str]] = ()
-    elif isinstance(knowledge, (str, os.PathLike)):
-        places = (knowledge,)
-    else:
-        places = knowledge
-    return build_retriever(RetrievalSettings(knowledge=tuple(Path(place) for place in places)))
+) -> KnowledgeBase | None:
+    """What a session looks things up in, opened; `None` for nothing."""
+    if isinstance(knowledge, (str, os.PathLike)):
+        knowledge = (knowledge,)
+    return open_knowledge([Path(place) for place in knowledge]) if knowledge else None
 
 
 def _own_recogniser(model: LoadedModel) -> LocalRecogniser[Any] | None:
@@ -280,4 +284,4 @@ def _own_recogniser(model: LoadedModel) -> LocalRecogniser[Any] | None:
 
     if model.folder is None or not (model.folder.path / FOLDER / "config.json").is_file():
         return None
-    return load_recogniser(model.folder.path, device=model.device, codec=model.codec)
+    return load_recogniser(model.folder.path, device=model.device, codec=model.codec, vocabulary=())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from duologue.dialogue import Conversation, ConversationConfig, LatencyHistogram, LatencyMode, Role
 from duologue.dialogue.clock import MAX_FRAMES, frames_covering
-from duologue.engine.api import EngineError, SessionOptions
+from duologue.engine.api import EngineError, SessionOptions, Wording
 from duologue.engine.model import LoadedModel
 from duologue.engine.slots import SlotSetup
 from duologue.engine.voice import load_prompt
@@ -33,6 +33,7 @@ def slot_setup(
         seed=secrets.randbits(62) if seed is None else seed,
         text=options.text,
         audio=options.audio,
+        wording=options.wording,
         init_speaker=options.init_speaker,
         prompt=load_prompt(model, options.voice, role),
     )
@@ -72,6 +73,7 @@ def options_to_data(options: SessionOptions) -> dict[str, Any]:
         "seed": options.seed,
         "text": _sampling_to_data(options.text),
         "audio": _sampling_to_data(options.audio),
+        "wording": asdict(options.wording),
         "init_speaker": options.init_speaker,
         "backend": options.backend,
         "voice": None if options.voice is None else str(options.voice),
@@ -87,6 +89,7 @@ def options_from_data(data: Mapping[str, Any]) -> SessionOptions:
     for name in ("text", "audio"):
         if values[name] is not None:
             values[name] = Sampling(*values[name])
+    values["wording"] = Wording(**values.get("wording", {}))
     for name in ("voice", "knowledge"):
         if values[name] is not None:
             values[name] = Path(values[name])

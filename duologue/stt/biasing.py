@@ -7,17 +7,20 @@ never taken back: beginning a word gets little of it and going on with one much,
 first piece is shared with common words and its later pieces hardly. When something is written
 stays the model's choice; the bonus only decides between pieces.
 
-Where a slot stands is one number (`BiasState.node`); the trie is read-only and shared. Only the
-`CANDIDATES` likeliest tokens can gain, so the cost hardly grows with the vocabulary.
+Where a slot stands is one number (`BiasState.node`); the trie is read-only and shared. The number
+names the trie too, so a vocabulary can be exchanged while conversations go on: a slot that stands
+somewhere in another trie stands between words in this one. Only the `CANDIDATES` likeliest tokens
+can gain, so the cost hardly grows with the vocabulary.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +32,9 @@ MAX_WORDS = 50_000
 MAX_PIECES = 24
 """Longer entries are left out."""
 CANDIDATES = 32
+_NODE_BITS = 22
+"""Enough for MAX_WORDS entries of MAX_PIECES; the bits above name the trie."""
+_NAME_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,13 @@ class BiasState(State):
     """int64 [B], 0 between words."""
     strength: Tensor = tensor_field(KEEP)
     """float32 [B], a factor of the weights; 0 turns biasing off. A reset leaves it alone."""
+
+    @classmethod
+    def fresh(cls, slots: int, device: torch.device | str = "cpu") -> Self:
+        """Slots between words, biased with strength 1."""
+        return cls(
+            torch.zeros(slots, dtype=torch.int64, device=device), torch.ones(slots, device=device)
+        )
 
 
 class BiasTokenizer(Protocol):
@@ -99,6 +112,8 @@ class BiasTrie:
             if starts_word[key % vocabulary]:
                 waits[key // vocabulary] = True
         keys = sorted(edges) or [-1]
+        self._name = _name_of(keys)
+        self._nodes = nodes
         self._keys = torch.tensor(keys, device=device)
         self._targets = torch.tensor([edges.get(key, 0) for key in keys], device=device)
         self._bonus = torch.where(self._keys < vocabulary, weights.begin, weights.proceed)
@@ -124,14 +139,6 @@ class BiasTrie:
         several = (entry for entry in entries if len(entry) > 1 and max(entry) < pieces)
         return cls(several, marks, weights, silent, device)
 
-    def init_state(self, slots: int) -> BiasState:
-        """Slots between words, biased with strength 1."""
-        device = self._keys.device
-        return BiasState(
-            torch.zeros(slots, dtype=torch.int64, device=device),
-            torch.ones(slots, device=device),
-        )
-
     def choose(self, logits: Tensor, state: BiasState) -> Tensor:
         """The token of each slot, from logits [B, classes]: int64 [B].
 
@@ -139,7 +146,7 @@ class BiasTrie:
         """
         likeliest = logits.argmax(dim=-1)
         values, tokens = logits.float().topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
-        _, bonus = self._edge(state.node[:, None], tokens)
+        _, bonus = self._edge(self._place(state)[:, None], tokens)
         gained = values + bonus * state.strength[:, None]
         best, place = gained.max(dim=-1, keepdim=True)
         # Without a gain this is the argmax itself, whichever of equal logits top-k puts first.
@@ -148,12 +155,19 @@ class BiasTrie:
 
     def advance(self, token: Tensor, state: BiasState, active: Tensor | None) -> None:
         """Move the active slots on by the tokens [B] that were drawn."""
-        child, _ = self._edge(state.node, token)
-        afresh, _ = self._edge(torch.zeros_like(state.node), token)
+        here = self._place(state)
+        child, _ = self._edge(here, token)
+        afresh, _ = self._edge(torch.zeros_like(here), token)
         node = torch.where(child > 0, child, afresh)
         silent = torch.isin(token, self._silent)
-        resting = torch.where(self._waits[state.node], state.node, 0)
-        assign_active(state.node, torch.where(silent, resting, node), active)
+        resting = torch.where(self._waits[here], here, 0)
+        node = torch.where(silent, resting, node)
+        assign_active(state.node, torch.where(node > 0, node + self._name, 0), active)
+
+    def _place(self, state: BiasState) -> Tensor:
+        """Nodes of this trie [B], 0 for slots that stand in another one."""
+        node = state.node - self._name
+        return torch.where((node > 0) & (node < self._nodes), node, 0)
 
     def _edge(self, node: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Child that a token leads to (0: none) and its bonus, elementwise."""
@@ -161,3 +175,9 @@ class BiasTrie:
         at = torch.searchsorted(self._keys, wanted).clamp(max=len(self._keys) - 1)
         found = self._keys[at] == wanted
         return torch.where(found, self._targets[at], 0), torch.where(found, self._bonus[at], 0.0)
+
+
+def _name_of(keys: Sequence[int]) -> int:
+    """A number for a trie, by what is in it: a saved slot goes on with the same vocabulary only."""
+    digest = hashlib.blake2b(",".join(map(str, keys)).encode(), digest_size=_NAME_BYTES).digest()
+    return int.from_bytes(digest) << _NODE_BITS

@@ -56,7 +56,7 @@ def load_recogniser(
     quantization: str | None = None,
     revision: str | None = None,
     codec: Mimi | None = None,
-    vocabulary: Iterable[str] = (),
+    vocabulary: Iterable[str] | None = None,
     weights: BiasWeights | None = None,
 ) -> Recogniser:
     """Load a recogniser.
@@ -75,7 +75,8 @@ def load_recogniser(
     """
     folder = recogniser_folder(model, revision)
     delay_s, prefix_s = _timing(folder)
-    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=quantization)
+    kept = quantization or "stored"
+    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=kept)
     own = _codec(folder, lm.device)
     recogniser = Recogniser(
         lm, own, TextTokenizer(folder.tokenizer_path), delay_s=delay_s, prefix_s=prefix_s,

@@ -14,6 +14,7 @@ the return.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -127,6 +128,11 @@ class LocalRecogniser(Protocol[S]):
         ...
 
     @property
+    def leans(self) -> bool:
+        """Whether it can lean towards a vocabulary; set when it was made."""
+        ...
+
+    @property
     def flush_frames(self) -> int:
         """Frames of silence after which all words of the audio before them are out."""
         ...
@@ -156,6 +162,12 @@ class LocalRecogniser(Protocol[S]):
         The slots go on afterwards with the audio's next frame. On `state.select(slots)` it is a
         look ahead that the conversation does not notice. `encoder` is the state of the codec
         whose codes `step` is given; it is only read.
+        """
+        ...
+
+    def set_vocabulary(self, words: Iterable[str]) -> int:
+        """Lean towards these words from now on, at any time and from any thread; returns how many
+        it can lean towards.
         """
         ...
 

@@ -62,7 +62,7 @@ class Recogniser:
         *,
         delay_s: float,
         prefix_s: float = 0.0,
-        vocabulary: Iterable[str] = (),
+        vocabulary: Iterable[str] | None = None,
         weights: BiasWeights | None = None,
     ) -> None:
         """
@@ -70,7 +70,8 @@ class Recogniser:
             delay_s: seconds that text is behind the audio (`audio_delay_seconds`).
             prefix_s: silence that the model hears before each conversation
                 (`audio_silence_prefix_seconds`).
-            vocabulary: words and phrases to lean towards, the most telling first.
+            vocabulary: words and phrases to lean towards, the most telling first; one that is
+                empty now may be set later, with `None` it never leans.
 
         Raises:
             RecogniserError: the parts do not fit together.
@@ -79,12 +80,11 @@ class Recogniser:
         self.lm, self.codec, self.tokenizer = lm, codec, tokenizer
         self.delay_s = delay_s
         self._silent = {*CONTROL_TOKENS, lm.config.existing_text_padding_id}
+        self._leans = vocabulary is not None
         self.bias: BiasTrie | None = None
-        if words := list(vocabulary):
-            self.bias = BiasTrie.of_words(
-                words, tokenizer, lm.config.text_classes, weights or BiasWeights(), self._silent,
-                lm.device,
-            )  # fmt: skip
+        self._weights = weights or BiasWeights()
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
         with torch.no_grad():
             self._condition = lm.condition_provider([{}]).sum
         self._fresh = self._make_fresh(math.ceil(prefix_s * codec.frame_rate))
@@ -101,6 +101,11 @@ class Recogniser:
     def num_codebooks(self) -> int:
         """Codes per frame that it hears."""
         return self.lm.config.n_q
+
+    @property
+    def leans(self) -> bool:
+        """Whether it was made with a vocabulary, be it an empty one."""
+        return self._leans
 
     @property
     def delay_frames(self) -> int:
@@ -152,6 +157,24 @@ class Recogniser:
             else:
                 rows = rows.repeat(slots, *([1] * (tensor.dim() - 1)))
             assign_active(tensor, rows, None if mask is None else mask.to(tensor.device))
+
+    def set_vocabulary(self, words: Iterable[str]) -> int:
+        """Lean towards other words from the next step on; returns how many it can lean towards.
+
+        Any thread may do this while another steps: what was heard so far stays as it is, and a
+        name that is just being written ends without help.
+
+        Raises:
+            RecogniserError: the recogniser was made without a vocabulary.
+        """
+        if not self._leans:
+            raise RecogniserError("this recogniser was made without a vocabulary to lean towards")
+        trie = BiasTrie.of_words(
+            words, self.tokenizer, self.lm.config.text_classes, self._weights, self._silent,
+            self.lm.device,
+        )  # fmt: skip
+        self.bias = trie if trie.entries else None
+        return trie.entries
 
     def set_strength(
         self, state: RecogniserState, strength: float, mask: Tensor | None = None
@@ -229,9 +252,10 @@ class Recogniser:
         if self._condition is not None:
             x = x + self._condition.to(x.dtype)
         z, logits = lm.head(lm.transformer.step(x, state.temporal, active)[:, 0])
-        if self.bias is not None and state.bias is not None:
-            text = self.bias.choose(logits, state.bias)
-            self.bias.advance(text, state.bias, active)
+        trie = self.bias
+        if trie is not None and state.bias is not None:
+            text = trie.choose(logits, state.bias)
+            trie.advance(text, state.bias, active)
         else:
             text = logits.float().argmax(dim=-1)
         assign_active(state.text, text, active)
@@ -257,18 +281,14 @@ class Recogniser:
             temporal=lm.transformer.init_state(1, device=lm.device, dtype=lm.dtype),
             text=torch.full((1,), config.text_initial, device=lm.device),
             codec=self.codec.init_encoder_state(1),
-            bias=None if self.bias is None else self.bias.init_state(1),
         )
-        if state.bias is not None:
-            state.bias.strength.zero_()  # nothing has been heard that could be a name
         shape = (1, self.num_codebooks, 1)
         self._read(torch.full(shape, config.audio_initial, device=lm.device), state, None)
         silence = torch.zeros(1, 1, self.frame_size, device=lm.device)
         for _ in range(prefix_frames):
             self.step(silence, state)
-        if state.bias is not None:
-            state.bias.node.zero_()
-            state.bias.strength.fill_(1.0)
+        if self._leans:  # only now: nothing has been heard that could be a name
+            state.bias = BiasState.fresh(1, lm.device)
         return state
 
 

@@ -6,7 +6,14 @@ dialogue uses; corpora are the same for ever by their seed, so none of it may ch
 
 from __future__ import annotations
 
-from duologue.numbers import spell_integer, spell_number, spell_ordinal, spell_year
+from duologue.numbers import (
+    open_compounds,
+    spell_clock,
+    spell_integer,
+    spell_number,
+    spell_ordinal,
+    spell_year,
+)
 from duologue.synthesis.wordlist import listed
 
 _ROUNDED = ((1_000_000_000, "billion"), (1_000_000, "million"))
@@ -21,7 +28,7 @@ WEEKDAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 def say_integer(value: int) -> str:
     """1250 -> "one thousand two hundred fifty"; a negative number begins with "minus"."""
-    return _opened(spell_integer(value))
+    return open_compounds(spell_integer(value))
 
 
 def say_number(value: float, places: int = 2) -> str:
@@ -29,7 +36,7 @@ def say_number(value: float, places: int = 2) -> str:
     digits = f"{abs(value):.{places}f}"
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")
-    words = _opened(spell_number(digits))
+    words = open_compounds(spell_number(digits))
     return f"minus {words}" if value < 0 else words
 
 
@@ -43,36 +50,19 @@ def say_rounded(value: int) -> str:
 
 def say_ordinal(value: int) -> str:
     """21 -> "twenty first"."""
-    return _opened(spell_ordinal(value))
+    return open_compounds(spell_ordinal(value))
 
 
 def say_year(year: int) -> str:
     """1868 -> "eighteen sixty eight", 2004 -> "two thousand four", 1005 -> "ten oh five"."""
     if 1000 <= year < 1010:
         return f"ten oh {spell_integer(year - 1000)}" if year > 1000 else "ten hundred"
-    return _opened(spell_year(year))
+    return open_compounds(spell_year(year))
 
 
 def say_clock(hour: int, minute: int) -> str:
     """(15, 5) -> "five past three", (15, 40) -> "twenty to four", on a twelve-hour dial."""
-    name = say_integer((hour - 1) % 12 + 1)
-    following = say_integer(hour % 12 + 1)
-    if minute == 0:
-        return f"{name} o'clock"
-    if minute == 15:
-        return f"a quarter past {name}"
-    if minute == 30:
-        return f"half past {name}"
-    if minute == 45:
-        return f"a quarter to {following}"
-    if minute % 5 == 0:
-        past = minute < 30
-        return (
-            f"{say_integer(minute)} past {name}"
-            if past
-            else f"{say_integer(60 - minute)} to {following}"
-        )
-    return f"{name} {'oh ' if minute < 10 else ''}{say_integer(minute)}"
+    return open_compounds(spell_clock(hour, minute))
 
 
 def say_date(month: int, day: int, year: int | None = None) -> str:
@@ -91,7 +81,3 @@ def join_list(items: list[str]) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _opened(words: str) -> str:
-    return words.replace("-", " ")

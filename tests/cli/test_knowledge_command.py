@@ -54,7 +54,7 @@ def test_add_search_list_and_remove(shop: Path) -> None:
 
     found = knowledge("search", "who founded the harbour museum", "-k", 1).stdout
     assert "1. shop/museum.md, line 3" in found
-    assert "a model is told: The Harbor Museum was founded in eighteen eighty-nine by" in found
+    assert "a model is told: The Harbor Museum was founded in eighteen eighty nine by" in found
 
     listed = knowledge("list").stdout
     assert "shop/menu.csv" in listed

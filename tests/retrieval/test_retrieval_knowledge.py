@@ -116,7 +116,7 @@ def museum(tmp_path: Path) -> KnowledgeBase:
 @pytest.mark.parametrize(
     ("question", "answer", "citation"),
     [
-        ("who founded the harbor museum", "It was founded in eighteen eighty-nine by Agnes "
+        ("who founded the harbor museum", "It was founded in eighteen eighty nine by Agnes "
          "Thornbury. The Harbor Museum stands at the old quay.", "facts.md, line 6"),
         ("when does the museum open on saturday", "Opening hours, Saturday, ten in the morning to "
          "four in the afternoon.", "facts.md, line 12"),
@@ -169,9 +169,9 @@ def test_follow_ups_use_what_was_said_before(tmp_path: Path) -> None:
     base = KnowledgeBase.from_files([path])
     said = ("where is the tokyo tower", "it is in tokyo")
     result = ask(base, *said, "and when did it open")
-    assert "nineteen fifty-eight" in result.reference
+    assert "nineteen fifty eight" in result.reference
     assert (
-        "eighteen eighty-nine"
+        "eighteen eighty nine"
         in ask(base, "where is the eiffel tower", "in paris", "and when did it open").reference
     )
 

@@ -105,7 +105,7 @@ def test_the_first_clause_comes_before_the_last_word(chat_server: Any) -> None:
 def test_other_ways_to_answer(chat_server: Any, model: str) -> None:
     result = ask(chat_server, model)
     assert result.outcome is Outcome.ANSWERED
-    expected = {"think": "Paris it is.", "label": "It opened in eighteen eighty-nine."}
+    expected = {"think": "Paris it is.", "label": "It opened in eighteen eighty nine."}
     assert result.reference.startswith(expected.get(model, "Paris is the capital"))
     if model in expected:
         assert result.reference == expected[model]

@@ -17,9 +17,10 @@ from duologue.retrieval.units import UNITS, convert, units_by_name, units_by_sym
     ("written", "spoken"),
     [
         ("It is 330 m (1,083 ft) tall.", "It is three hundred thirty meters, one thousand "
-         "eighty-three feet, tall."),
+         "eighty three feet, tall."),
         ("Open 9:00-17:30, Mon.\u2013Fri.", "Open nine o'clock to five thirty in the afternoon, "
          "Monday to Friday"),
+        ("4.50 euros, 1.5 dollars", "four euros and fifty cents, one point five dollars"),
         ("£4.50 or $3bn", "four pounds and fifty pence or three billion dollars"),
         ("20°C at 5 km/h, 12.5% off", "twenty degrees Celsius at five kilometers per hour, twelve "
          "point five percent off"),
@@ -27,7 +28,7 @@ from duologue.retrieval.units import UNITS, convert, units_by_name, units_by_sym
          "rest"),
         ("1914\u20131918", "nineteen fourteen to nineteen eighteen"),
         ("in the 1990s", "in the nineteen nineties"),
-        ("on 2024-05-17 at 5pm", "on May seventeenth, twenty twenty-four at five in the afternoon"),
+        ("on 2024-05-17 at 5pm", "on May seventeenth, twenty twenty four at five in the afternoon"),
         ("call +44 20 7946 0958", "call four four two zero seven nine four six zero nine five "
          "eight"),
         ("v2.1.0 of B12", "two point one point zero of B twelve"),
@@ -35,12 +36,12 @@ from duologue.retrieval.units import UNITS, convert, units_by_name, units_by_sym
         ("**Bold** [link](http://a.b) [3]", "Bold link"),
         ("2½ hours, ¾ cup, 2/3", "two and one half hours, three quarters cup, two thirds"),
         ("5 g/cm³", "five grams per cubic centimeter"),
-        ("32 000 or 5 000 000 of 12 345", "thirty-two thousand or five million of twelve thousand "
-         "three hundred forty-five"),
+        ("32 000 or 5 000 000 of 12 345", "thirty two thousand or five million of twelve thousand "
+         "three hundred forty five"),
         ("-3 °C", "minus three degrees Celsius"),
         ("1,000,000 people", "one million people"),
-        ("the 747-400, tel. 555-0123", "the seven hundred forty-seven four hundred, tel. five "
-         "hundred fifty-five zero one two three"),
+        ("the 747-400, tel. 555-0123", "the seven hundred forty seven four hundred, tel. five "
+         "hundred fifty five zero one two three"),
         ("e.g. this & that", "for example, this and that"),
     ],
 )  # fmt: skip

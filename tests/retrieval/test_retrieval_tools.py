@@ -16,6 +16,7 @@ from duologue.numbers import spell_integer
 from duologue.retrieval.calculator import CalculationError, calculate, read_calculation
 from duologue.retrieval.conversion import convert_spoken, read_conversion
 from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, attempt
+from duologue.retrieval.speakable import speakable
 from duologue.retrieval.tools import (
     CalculatorTool,
     ClockTool,
@@ -26,6 +27,7 @@ from duologue.retrieval.tools import (
     ToolRetriever,
     standard_tools,
 )
+from duologue.synthesis.numbers import say_clock, say_integer, say_ordinal, say_year
 
 NOON_SATURDAY = datetime.fromisoformat("2026-11-21T17:05:00+00:00")
 
@@ -42,14 +44,14 @@ def ask(question: str) -> Retrieved:
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        ("what's twelve times seven", "Twelve times seven is eighty-four."),
+        ("what's twelve times seven", "Twelve times seven is eighty four."),
         ("What is the square root of two?", "The square root of two is about one point four one "
          "four two."),
         ("15 % of 80", "Fifteen percent of eighty is twelve."),
-        ("so um what is three plus four times five", "Three plus four times five is twenty-three."),
-        ("(3 + 4)^2", "That is forty-nine."),
+        ("so um what is three plus four times five", "Three plus four times five is twenty three."),
+        ("(3 + 4)^2", "That is forty nine."),
         ("subtract four from ten", "Subtracting four from ten is six."),
-        ("what is two to the tenth power", "Two to the power of ten is one thousand twenty-four."),
+        ("what is two to the tenth power", "Two to the power of ten is one thousand twenty four."),
         ("what is one third of nine", "A third of nine is three."),
         ("what is the sum of three and four", "The sum of three and four is seven."),
         ("ten divided by zero", "Nothing can be divided by zero."),
@@ -58,15 +60,15 @@ def ask(question: str) -> Retrieved:
         ("5 miles in kilometers", "Five miles is about eight point zero five kilometers."),
         ("how many feet are in a mile", "One mile is five thousand two hundred eighty feet."),
         ("convert seventy degrees fahrenheit to celsius", "Seventy degrees Fahrenheit is about "
-         "twenty-one point one one degrees Celsius."),
+         "twenty one point one one degrees Celsius."),
         ("minus forty celsius in fahrenheit", "Minus forty degrees Celsius is minus forty degrees "
          "Fahrenheit."),
-        ("what time is it", "It is five oh five in the afternoon."),
-        ("hey what time is it in tokyo", "It is two oh five in the morning in Tokyo."),
-        ("what day is it today", "Today is Saturday, November twenty-first, twenty twenty-six."),
-        ("what's tomorrow's date", "Tomorrow is Sunday, November twenty-second, twenty "
-         "twenty-six."),
-        ("what year is it", "The year is twenty twenty-six."),
+        ("what time is it", "It is five past five in the afternoon."),
+        ("hey what time is it in tokyo", "It is five past two in the morning in Tokyo."),
+        ("what day is it today", "Today is Saturday, November twenty first, twenty twenty six."),
+        ("what's tomorrow's date", "Tomorrow is Sunday, November twenty second, twenty "
+         "twenty six."),
+        ("what year is it", "The year is twenty twenty six."),
     ],
 )  # fmt: skip
 def test_questions_that_tools_answer(question: str, answer: str) -> None:
@@ -175,3 +177,22 @@ def test_tools_are_tools() -> None:
     assert convert_spoken("no units here") is None
     with pytest.raises(ToolError):
         asyncio.run(ConverterTool().call({"question": "nothing"}, 1.0))
+
+
+@given(st.integers(0, 23), st.integers(0, 59))
+def test_tools_tell_the_time_as_synthesised_people_do(hour: int, minute: int) -> None:
+    moment = NOON_SATURDAY.replace(hour=hour, minute=minute)
+    retriever = ToolRetriever(standard_tools(lambda: moment))
+    context = RetrievalContext.from_question("what time is it")
+    told = asyncio.run(attempt(retriever, context, 5.0)).reference
+    assert told.startswith(f"It is {say_clock(hour, minute)} ")
+    assert "-" not in told
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(1010, 2099), st.integers(1, 99))
+def test_references_write_numbers_as_synthesised_people_do(
+    number: int, year: int, day: int
+) -> None:
+    assert speakable(spell_integer(number)) == say_integer(number)
+    assert speakable(f"the {day}th") == f"the {say_ordinal(day)}"
+    assert speakable(f"in {year}") == f"in {say_year(year) if year >= 1100 else say_integer(year)}"

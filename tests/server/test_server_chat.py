@@ -74,6 +74,49 @@ def test_the_full_handshake_follows_the_metadata(server: Running) -> None:
     run(talk())
 
 
+def test_text_is_steered_as_asked(server: Running) -> None:
+    """How much is said, and how often again; the metadata show what is in force."""
+
+    async def talk(**asked: float) -> tuple[str, dict[str, float]]:
+        usual = {**TALKATIVE, "text_temperature": 1}
+        async with server.call(handshake="full", **asked, **usual) as caller:
+            metadata = json.loads((await caller.until(4))[1:])
+            await caller.converse(12)
+            return b"".join(m[1:] for m in caller.messages if m[0] == 2).decode(), metadata
+
+    async def all_of_it() -> None:
+        plain, quiet, varied = await asyncio.gather(
+            talk(), talk(pad_mult=9), talk(repetition_penalty=90, repetition_penalty_context=64)
+        )
+        assert plain[0].strip()
+        assert quiet[0] == ""
+        assert varied[0] != plain[0]
+        shown = ("pad_mult", "repetition_penalty", "repetition_penalty_context")
+        assert [plain[1][name] for name in shown] == [0.0, 1.0, 32]
+        assert [quiet[1][name] for name in shown] == [9.0, 1.0, 32]
+        assert [varied[1][name] for name in shown] == [0.0, 90.0, 64]
+
+    run(all_of_it())
+
+
+def test_a_role_that_nobody_takes_is_told(model: LoadedModel) -> None:
+    profiles = [{"id": "fast", "base_url": "http://127.0.0.1:9/v1", "model": "m", "default": True}]
+    reads_roles = {"MOSHI_RETRIEVAL_LLMS_JSON": json.dumps(profiles)}
+
+    async def warnings(server: Running) -> list[str]:
+        async with server.call(dialect="events", system_prompt="kind") as caller:
+            await caller.converse(3)
+            events = [json.loads(m[1:]) for m in caller.messages if m[0] == 10]
+            return [event["detail"] for event in events if event["type"] == "warning"]
+
+    with serving(model) as server:
+        [told] = run(warnings(server))
+    assert "no effect" in told
+    assert "kind" not in told
+    with serving(model, environment=reads_roles) as server:
+        assert run(warnings(server)) == []
+
+
 def test_lookups_in_all_dialects(model: LoadedModel, facts: str) -> None:
     """The model asks, the user's words are known, the document has the answer."""
     question = ScriptedRecogniser({27: "what is the capital", 28: "of peru"})

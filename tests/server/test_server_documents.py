@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.folders import write_model
 
+from duologue.engine.model import load_model
 from duologue.retrieval.knowledge.readers import READERS
+from duologue.server.assembly import Loaded, open_lobby
 from duologue.server.knowledge import (
     MAX_NAME_CHARACTERS,
     KnowledgeError,
@@ -18,6 +21,8 @@ from duologue.server.knowledge import (
     clean_name,
 )
 from duologue.server.refusals import Refusal
+from duologue.server.settings import ServerSettings
+from duologue.stt import load_recogniser
 
 
 async def body(text: str | bytes, chunk: int = 7) -> AsyncIterator[bytes]:
@@ -164,3 +169,43 @@ def test_no_name_reaches_out_of_its_folder(stem: str, suffix: str) -> None:
     assert name.isprintable()
     assert len(name.encode()) <= MAX_NAME_CHARACTERS
     assert Path("/srv/x", name).resolve().parent == Path("/srv/x")
+
+
+def test_the_fact_book_is_one_document(tmp_path: Path) -> None:
+    """Its tables say the same once more, and an answer that is there twice is no surer."""
+    documents = store(tmp_path, documents=10)
+    documents.seed(["factbook"])
+    assert [document["name"] for document in documents.entries()] == ["facts.md"]
+    hits = asyncio.run(documents.search("what is the capital of peru", 5))
+    assert sum("Lima" in hit["text"] for hit in hits) == 1
+    documents.close()
+
+
+def test_uploaded_names_reach_the_recogniser(tmp_path: Path) -> None:
+    """Local recognition leans towards the names of all documents, also those that come later."""
+    model = load_model(write_model(tmp_path / "model"), device="cpu")
+    recogniser = load_recogniser(tmp_path / "model", codec=model.codec, vocabulary=())
+    (tmp_path / "facts.md").write_text("The house was built by Tessa Starrat.\n")
+    settings = ServerSettings(
+        model=str(tmp_path / "model"), knowledge=(str(tmp_path / "facts.md"),), sessions=1
+    )
+
+    def entries() -> int:
+        return recogniser.bias.entries if recogniser.bias is not None else 0
+
+    async def run() -> None:
+        async with open_lobby(settings, Loaded(model, recogniser), {}) as lobby:
+            assert entries() == 2
+            text = "It is rated by Sara Tessatea and by Tara Easteras.\n"
+            entry, _ = await lobby.knowledge.add("more.md", body(text))
+            await reached(lambda: entries() == 6)
+            await lobby.knowledge.remove(entry["id"])
+            await reached(lambda: entries() == 2)
+
+    asyncio.run(run())
+
+
+async def reached(condition: Callable[[], bool], patience_s: float = 10.0) -> None:
+    async with asyncio.timeout(patience_s):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -65,6 +65,17 @@ async def steadily(caller: Caller, enough: Callable[[int], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
+async def longest_delay() -> float:
+    """How late this machine lets us be, in seconds, until it is cancelled."""
+    longest, clock = 0.0, asyncio.get_running_loop().time
+    with suppress(asyncio.CancelledError):
+        while True:
+            begin = clock()
+            await asyncio.sleep(0.02)
+            longest = max(longest, clock() - begin - 0.02)
+    return longest
+
+
 async def opened(
     server: Running,
     audio: str = "opus",
@@ -134,14 +145,16 @@ def test_client_sends_faster_than_it_is_heard(server: Running) -> None:
 
     async def fault(server: Running) -> None:
         before = server.lobby.engine.stats().input_frames_dropped
+        busy = asyncio.create_task(longest_delay())
         caller = await opened(server, audio="pcmf32", max_steps=30)
         payload = speech(80).astype("<f4").tobytes()
         for at in range(0, len(payload), 60_000):
             await caller.socket.send(b"\x01" + payload[at : at + 60_000])
         assert await caller.closed() == 1000
         assert sum(message[0] == 1 for message in caller.messages) == 30
+        busy.cancel()
         stats = server.lobby.engine.stats()
-        if stats.lateness.max_s < 0.3:  # a machine that is too busy drops by rule
+        if max(stats.lateness.max_s, await busy) < 0.2:  # a machine too busy for it drops by rule
             assert stats.input_frames_dropped == before
 
     beside(server, fault)

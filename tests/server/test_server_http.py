@@ -65,6 +65,12 @@ def test_models(client: httpx.Client) -> None:
     assert told["limits"]["idle_s"] == 60.0
 
 
+def test_models_of_other_servers(model: LoadedModel) -> None:
+    with serving(model, other_models=("lark=http://127.0.0.1:9/",)) as server:
+        told = httpx.get(f"{server.http}/api/models").json()["models"]
+    assert told[1:] == [{"id": "lark", "current": False, "url": "http://127.0.0.1:9"}]
+
+
 def test_documents(client: httpx.Client) -> None:
     text = "The harbour master is called Ines.\n"
     added = client.post("/api/knowledge", params={"name": "../harbour.md"}, content=text)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.engine.api import MAX_REPETITION_CONTEXT, Wording
 from duologue.server.protocols.kyutai.query import AudioFormat, ChatQuery, Dialect
 from duologue.server.refusals import Refusal
 
@@ -26,6 +27,7 @@ def test_published_web_client() -> None:
     assert query.combined_seed == 998123 << 32 ^ 571291
     assert query.dialect is None
     assert query.audio is AudioFormat.OPUS
+    assert query.wording == Wording(repetition_context=64), "its defaults change nothing"
 
 
 def test_personaplex_client() -> None:
@@ -35,6 +37,20 @@ def test_personaplex_client() -> None:
     assert query.text_prompt == "You are kind."
     assert query.voice_id == "NATF2"
     assert query.combined_seed is None, "-1 asks for a random one"
+
+
+def test_wording() -> None:
+    def wording(**given: str) -> Wording:
+        return ChatQuery.parse(given).wording
+
+    assert wording() == Wording()
+    assert wording(pad_mult="-1.5") == Wording(pad_mult=-1.5)
+    both = wording(repetition_penalty="1.2", repetition_penalty_context="40")
+    assert both == Wording(repetition_penalty=1.2, repetition_context=40)
+    assert wording(repetition_penalty="1.2") == Wording(), "needs both, as published"
+    assert wording(repetition_penalty_context="40") == Wording()
+    longest = wording(repetition_penalty="2", repetition_penalty_context="100000")
+    assert longest.repetition_context == MAX_REPETITION_CONTEXT
 
 
 def test_seeds() -> None:
@@ -61,6 +77,9 @@ def test_seeds() -> None:
         ("text_topk", "2.5"),
         ("audio_topk", "-3"),
         ("max_steps", "0"),
+        ("pad_mult", "101"),
+        ("repetition_penalty", "0"),
+        ("repetition_penalty_context", "-1"),
         ("seed", "-2"),
         ("seed", str(2**63)),
         ("audio", "mp3"),

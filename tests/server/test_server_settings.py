@@ -59,6 +59,8 @@ def test_lists_and_published_variables() -> None:
         ({}, {"DUOLOGUE_TOKEN": "short"}, "token: "),
         ({}, {"REFERENCE_ENCODER_URL": "http://u:secret@host"}, "REFERENCE_ENCODER_URL: "),
         ({"encoder_url": "ftp://host"}, {}, "--encoder-url: "),
+        ({"other_models": ["lark"]}, {}, "--other-models: "),
+        ({"other_models": ["lark=javascript:x"]}, {}, "--other-models: "),
     ],
 )
 def test_an_error_names_the_setting_and_its_source(

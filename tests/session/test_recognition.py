@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.conversations import frames_of, model, recogniser, speech
+from support.conversations import TRIGGER, frames_of, model, recogniser, speech
 from support.stage import Stage, trace
 
 from duologue.dialogue import EndReason, Reset, Role, TextToken
+from duologue.engine import SlotBank
+from duologue.engine.api import SessionOptions
+from duologue.session.core import ConversationCore, ConversationFrame, FrameGiven, advance
 from duologue.session.eventlog import LogWriter
+from duologue.session.options import conversation, slot_setup
 from duologue.session.replay import replay
 from duologue.session.snapshot import SessionSnapshot
 
@@ -65,3 +69,39 @@ def test_recognition_goes_on_after_a_snapshot_and_is_not_needed_for_a_replay(
     writer.close()
     report = replay(tmp_path / f"{seat.id}.jsonl", model())
     assert (report.frames, report.difference) == (16, "")
+
+
+@BOTH
+def test_recognition_catches_up_at_a_trigger_and_disturbs_nobody(own_codec: bool) -> None:
+    """With flushes, the words of all audio are there in the frame of the trigger itself."""
+
+    def run(slots: dict[int, bool]) -> dict[int, list[ConversationFrame]]:
+        bank = SlotBank(model(), 2, recogniser=recogniser(own_codec))
+        cores = []
+        for slot, flushes in slots.items():
+            options = SessionOptions(seed=13 + slot, init_speaker="user")
+            brain = conversation(options, ("default",), simulated=True, stt_delay_frames=2)
+            setup = slot_setup(bank.model, options)
+            core = ConversationCore(bank, slot, brain, setup, flushes=flushes)
+            list(core.prepare())
+            cores.append(core)
+        made: dict[int, list[ConversationFrame]] = {slot: [] for slot in slots}
+        for t in range(24):
+            given = {core: FrameGiven(AUDIO[t + 5 * core.slot]) for core in cores}
+            for core, frame in advance(bank, given).items():
+                assert not isinstance(frame, Exception)
+                made[core.slot].append(frame)
+        return made
+
+    both, plain = run({0: True, 1: False}), run({0: False})[0]
+    assert [one.heard for one in both[0]] == [one.heard for one in run({0: True})[0]]
+    assert [one.heard for one in both[1]] == [one.heard for one in run({1: False})[1]]
+    drawn = [one.made.sampled_text for one in both[0]]
+    assert drawn == [one.made.sampled_text for one in plain], "the model hears nothing of it"
+    asked = drawn.index(TRIGGER)
+    assert [one.heard for one in both[0][:asked]] == [one.heard for one in plain[:asked]]
+    mine, theirs = both[0][asked].heard, plain[asked].heard
+    assert mine.words[: len(theirs.words)] == theirs.words
+    flushed = recogniser(own_codec).flush_frames
+    assert 0 < len(mine.words) - len(theirs.words) <= flushed, "it babbles in silence too"
+    assert mine.inactivity == theirs.inactivity, "the user is not silent for that"

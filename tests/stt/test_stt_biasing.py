@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from duologue.checkpoints.tokenizer import TextTokenizer
-from duologue.stt.biasing import CANDIDATES, MAX_PIECES, BiasTrie, BiasWeights
+from duologue.stt.biasing import CANDIDATES, MAX_PIECES, BiasState, BiasTrie, BiasWeights
+from duologue.stt.recogniser import RecogniserError
 
 CLASSES = 12
 SILENT = (0, 3)
@@ -58,7 +59,7 @@ class PlainTrie:
 @given(entries, st.integers(0, 10_000))
 def test_the_trie_is_a_plain_walk(sequences: list[list[int]], seed: int) -> None:
     trie = BiasTrie(sequences, STARTS, WEIGHTS, SILENT)
-    state, walks = trie.init_state(2), [PlainTrie(sequences) for _ in range(2)]
+    state, walks = BiasState.fresh(2), [PlainTrie(sequences) for _ in range(2)]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(20):
         logits = 2 * torch.randn(2, CLASSES, generator=generator)
@@ -71,7 +72,7 @@ def test_the_trie_is_a_plain_walk(sequences: list[list[int]], seed: int) -> None
 
 def test_slots_that_stand_still_or_are_not_biased() -> None:
     trie = BiasTrie([[8, 4, 5]], STARTS, WEIGHTS, SILENT)
-    state = trie.init_state(3)
+    state = BiasState.fresh(3)
     state.strength[2] = 0.0
     logits = torch.zeros(3, CLASSES)
     logits[:, 8] = -0.1
@@ -87,7 +88,7 @@ def test_slots_that_stand_still_or_are_not_biased() -> None:
 
 def test_a_phrase_waits_for_its_next_word() -> None:
     trie = BiasTrie([[8, 4, 9, 5]], STARTS, WEIGHTS, SILENT)
-    state = trie.init_state(1)
+    state = BiasState.fresh(1)
     for token in (8, 4, 3, 3, 3, 0, 9):
         trie.advance(torch.tensor([token]), state, None)
     logits = torch.zeros(1, CLASSES)
@@ -98,15 +99,30 @@ def test_a_phrase_waits_for_its_next_word() -> None:
     assert state.node.tolist() == [0], "a piece inside a word does not wait"
 
 
+def test_a_place_in_another_vocabulary_is_between_words() -> None:
+    one = BiasTrie([[8, 4, 5]], STARTS, WEIGHTS, SILENT)
+    other = BiasTrie([[9, 6, 7], [8, 6]], STARTS, WEIGHTS, SILENT)
+    same = BiasTrie([[8, 4, 5]], STARTS, WEIGHTS, SILENT)
+    logits = torch.zeros(1, CLASSES)
+    logits[0, 7], logits[0, 8] = 0.2, 0.1
+    state = BiasState.fresh(1)
+    one.advance(torch.tensor([8]), state, None)
+    assert one.choose(logits, state).tolist() == [4]
+    assert same.choose(logits, state).tolist() == [4], "what is in it counts"
+    assert other.choose(logits, state).tolist() == [8], "a word may begin, none goes on"
+    other.advance(torch.tensor([4]), state, None)
+    assert state.node.tolist() == [0]
+
+
 def test_bounds() -> None:
     trie = BiasTrie([[8] * (MAX_PIECES + 1), []], STARTS, WEIGHTS, SILENT)
     assert trie.entries == 0
     logits = torch.randn(1, CLASSES)
-    assert trie.choose(logits, trie.init_state(1)).tolist() == [int(logits.argmax())]
+    assert trie.choose(logits, BiasState.fresh(1)).tolist() == [int(logits.argmax())]
     many = BiasTrie([[90, 4]], [True] * 100, BiasWeights(begin=20.0), SILENT)
     ramp = torch.arange(100.0, 0, -1)[None]
     ramp[0, 0] = -1.0
-    assert int(many.choose(ramp, many.init_state(1))[0]) == 1
+    assert int(many.choose(ramp, BiasState.fresh(1))[0]) == 1
     assert CANDIDATES < 90, "the entry's piece is too unlikely to gain"
     for value in (-1.0, 21.0, float("nan")):
         with pytest.raises(ValueError, match="begin"):
@@ -132,9 +148,39 @@ def test_a_recogniser_with_a_vocabulary(make_recogniser, recogniser) -> None:
     assert not torch.equal(mine[1], theirs[1])
 
 
+def test_a_vocabulary_is_exchanged_while_conversations_go_on(make_recogniser) -> None:
+    """From the next step on it is as if the new one had been there from the beginning."""
+    weights = BiasWeights(20.0, 20.0)
+    with pytest.raises(RecogniserError, match="vocabulary"):
+        make_recogniser().set_vocabulary(["Canberra"])
+    changing = make_recogniser(vocabulary=(), weights=weights)
+    plain = make_recogniser()
+    leaning = make_recogniser(vocabulary=["Newark", "candidates"], weights=weights)
+    assert changing.leans
+    assert not plain.leans
+    pcm = 0.3 * torch.randn(2, 1, 60 * 1920, generator=torch.Generator().manual_seed(3))
+    frames = pcm.split(1920, dim=-1)
+    state, other = changing.init_state(2), plain.init_state(2)
+    for frame in frames[:20]:
+        assert torch.equal(changing.step(frame, state).text, plain.step(frame, other).text)
+    assert changing.set_vocabulary(["Newark", "candidates"]) == 2
+    saved = state.clone()
+    third = leaning.init_state(2)
+    third.temporal, third.text, third.codec = saved.temporal, saved.text, saved.codec
+    drawn = [changing.step(frame, state).text for frame in frames[20:40]]
+    for frame, text in zip(frames[20:40], drawn, strict=True):
+        assert torch.equal(text, leaning.step(frame, third).text)
+    assert changing.set_vocabulary([]) == 0
+    back = plain.init_state(2)
+    now = state.clone()
+    back.temporal, back.text, back.codec = now.temporal, now.text, now.codec
+    for frame in frames[40:]:
+        assert torch.equal(changing.step(frame, state).text, plain.step(frame, back).text)
+
+
 def spell(tokens: list[int], noise: Tensor, trie: BiasTrie | None) -> list[int]:
     """A greedy recogniser of one word whose logits favour the truth by 3, under noise."""
-    state = None if trie is None else trie.init_state(1)
+    state = None if trie is None else BiasState.fresh(1)
     drawn = []
     for token, row in zip(tokens, noise, strict=True):
         logits = row.clone()[None]

@@ -12,14 +12,9 @@ from subprocess import PIPE
 from typing import Any
 
 import pytest
-import sentencepiece
-import torch
+from support.serving import talkative_model
 
-from duologue.checkpoints.tokenizer import TextTokenizer
-from duologue.checkpoints.untrained import TINY_CODEC
 from duologue.engine.model import LoadedModel
-from duologue.mimi import Mimi
-from duologue.moshi import LMConfig, MoshiLM
 from duologue.moshi.sampling import GenerationDefaults, Sampling
 
 ROOT = Path(__file__).parents[2]
@@ -30,24 +25,9 @@ Visit = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """Few text tokens, one of which asks for a lookup: random weights draw each of them often."""
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    with path.open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(["a tale of two towns and one toad"] * 20), model_writer=file,
-            model_type="char", vocab_size=24, hard_vocab_limit=False, unk_id=0, bos_id=1, eos_id=2,
-            pad_id=3, user_defined_symbols=["<ret>"], num_threads=1, minloglevel=2,
-        )  # fmt: skip
-    torch.manual_seed(0)
-    codec = Mimi(TINY_CODEC, num_codebooks=4).eval().requires_grad_(False)
-    config = LMConfig(
-        dim=32, num_heads=2, num_layers=1, n_q=8, dep_q=4, delays=(0, *(0, 1, 1, 1) * 2),
-        text_card=16, hidden_scale=3, context=20, depformer_dim=16, depformer_num_heads=2,
-        depformer_num_layers=1, rag_token_id=4,
-    )  # fmt: skip
-    lm = MoshiLM(config).eval().requires_grad_(False)
-    lm.defaults = GenerationDefaults(text=Sampling(temperature=10.0, top_k=0))
-    return LoadedModel(codec, lm, TextTokenizer(path), name="tiny")
+    loaded = talkative_model(tmp_path_factory.mktemp("tokenizer"))
+    loaded.lm.defaults = GenerationDefaults(text=Sampling(temperature=10.0, top_k=0))
+    return loaded
 
 
 def _chromium() -> str | None:

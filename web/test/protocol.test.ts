@@ -139,7 +139,12 @@ describe("addresses", () => {
 
   it("reads what the server says about its model", () => {
     const info = modelInfo({
-      models: [{ id: "old" }, { id: "wren", current: true, takes_prompts: true }],
+      models: [
+        { id: "old" },
+        { id: "wren", current: true, takes_prompts: true },
+        { id: "lark", current: false, url: "https://lark.example" },
+        { id: "trap", url: "javascript:alert(1)" },
+      ],
       voices: [{ id: "slt" }, {}],
       retrieval_backends: [{ id: "facts" }],
       retrieval_backend_default: "facts",
@@ -147,6 +152,7 @@ describe("addresses", () => {
     });
     expect(info).toEqual({
       name: "wren",
+      otherModels: [{ name: "lark", url: "https://lark.example" }],
       takesPrompts: true,
       voices: ["slt"],
       backends: ["facts"],

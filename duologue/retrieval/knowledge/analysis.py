@@ -143,10 +143,11 @@ def question_words(text: str) -> list[str]:
     return words
 
 
-def grams_of(word: str) -> list[int]:
+@lru_cache(maxsize=1 << 15)
+def grams_of(word: str) -> tuple[int, ...]:
     """Codes of the distinct trigrams of a word's letters, edges marked; below `GRAM_SPACE`."""
     codes = [30, *map(_letter_code, word), 31]
-    return list(
+    return tuple(
         dict.fromkeys(
             a << 10 | b << 5 | c for a, b, c in zip(codes, codes[1:], codes[2:], strict=False)
         )
@@ -155,7 +156,7 @@ def grams_of(word: str) -> list[int]:
 
 def is_fuzzy(word: str) -> bool:
     """Whether a word may be matched by its looks and sound: long enough, and no number."""
-    return len(word) >= 3 and not any(char.isdigit() for char in word)
+    return len(word) >= 3 and (word.isalpha() or not any(map(str.isdigit, word)))
 
 
 def _letter_code(char: str) -> int:

@@ -115,6 +115,7 @@ class KnowledgeBase:
         self._tuning = tuning
         self._clock = clock
         self._stamp: store.Stamp | None = None
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._use(snapshot)
 
     # -- opening
@@ -174,6 +175,16 @@ class KnowledgeBase:
             return False
         self._use(snapshot)
         return True
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have a function called after each change, in the thread that made or found it; it must
+        return at once and not raise.
+        """
+        self._listeners += (listener,)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Undo `listen`."""
+        self._listeners = tuple(other for other in self._listeners if other != listener)
 
     # -- what is in it
 
@@ -334,6 +345,8 @@ class KnowledgeBase:
             and snapshot.embedder == self._embedder.name
             and all(part.segment.vectors is not None for part in parts)
         )
+        for listener in self._listeners:
+            listener()
 
     def _writable(self) -> Path:
         if self.folder is None:

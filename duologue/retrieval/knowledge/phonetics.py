@@ -9,6 +9,7 @@ It is deliberately coarse: it ranks candidates, it does not identify words.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 SOUNDS = "PFTKSXMNLRAHWY"
 
@@ -62,6 +63,7 @@ MAX_SOUNDS = 15
 MIN_SHORTENED = 4
 
 
+@lru_cache(maxsize=1 << 14)
 def sound_key(word: str) -> str:
     """The key of one lower-case word without accents; "" when it has no Latin letter."""
     letters = "".join(char for char in word if "a" <= char <= "z")

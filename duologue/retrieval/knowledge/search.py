@@ -167,6 +167,8 @@ class Searcher:
             for segment, alive in zip(segments, self._alive, strict=True)
         )
         self._likenesses: OrderedDict[str, Likenesses] = OrderedDict()
+        self._latest: tuple[str, str, list[_Slot]] = ("", "", [])
+        """What the latest question was taken to mean: after a search its weights are asked for."""
 
     def search(self, question: str, limit: int, *, background: str = "") -> list[Match]:
         """The best passages, best first; `background` words count for less and never alone."""
@@ -197,6 +199,14 @@ class Searcher:
     # -- from words to slots
 
     def _slots(self, question: str, background: str) -> list[_Slot]:
+        latest = self._latest
+        if latest[:2] == (question, background):
+            return latest[2]
+        slots = self._slots_of(question, background)
+        self._latest = (question, background, slots)
+        return slots
+
+    def _slots_of(self, question: str, background: str) -> list[_Slot]:
         words = question_words(question)[-MAX_QUESTION_WORDS:]
         slots: list[_Slot] = []
         slot_of: dict[str, int] = {}

@@ -23,6 +23,8 @@ export type Availability =
 
 export interface ModelInfo {
   name: string;
+  /** Those of other servers, and where. */
+  otherModels: { name: string; url: string }[];
   takesPrompts: boolean;
   voices: string[];
   backends: string[];
@@ -154,12 +156,19 @@ export function modelInfo(values: Json): ModelInfo {
   const model = models.find((item) => item.current === true) ?? models[0] ?? {};
   return {
     name: string(model.id),
+    otherModels: models.flatMap((item) => (item === model ? [] : otherModel(item))),
     takesPrompts: model.takes_prompts === true,
     voices: ids(values.voices),
     backends: ids(values.retrieval_backends),
     defaultBackend: string(values.retrieval_backend_default),
     audio: (Array.isArray(values.audio) ? values.audio : []).map(string),
   };
+}
+
+/** A model that another server serves; none if there is no page to go to. */
+function otherModel(item: Json): { name: string; url: string }[] {
+  const [name, url] = [string(item.id), string(item.url)];
+  return name && /^https?:\/\//.test(url) ? [{ name, url }] : [];
 }
 
 function ids(value: unknown): string[] {

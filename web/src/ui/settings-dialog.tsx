@@ -32,19 +32,33 @@ function Choices() {
       {isOpen(talk.phase.value) && (
         <p class="remark">Changes count from the next conversation on.</p>
       )}
-      <dl class="facts">
-        <dt>Model</dt>
-        <dd>{info?.name ?? "unknown"}</dd>
-      </dl>
-      <Select
-        label="Voice"
-        value={now.voice}
-        options={[
-          ["", "The model's own"],
-          ...(info?.voices ?? []).map((voice) => [voice, voice] as const),
-        ]}
-        onChange={(voice) => change({ voice })}
-      />
+      {info && info.otherModels.length > 0 ? (
+        <Select
+          label="Model"
+          value=""
+          options={[
+            ["", info.name],
+            ...info.otherModels.map(({ name, url }) => [url, name] as const),
+          ]}
+          onChange={(url) => url && location.assign(url)}
+        />
+      ) : (
+        <dl class="facts">
+          <dt>Model</dt>
+          <dd>{info?.name ?? "unknown"}</dd>
+        </dl>
+      )}
+      {info && info.voices.length > 0 && (
+        <Select
+          label="Voice"
+          value={now.voice}
+          options={[
+            ["", "The model's own"],
+            ...info.voices.map((voice) => [voice, voice] as const),
+          ]}
+          onChange={(voice) => change({ voice })}
+        />
+      )}
       <Select
         label="Who begins"
         value={now.speaker}
@@ -81,16 +95,18 @@ function Choices() {
           onChange={(backend) => change({ backend })}
         />
       )}
-      <label class="field" hidden={!info?.takesPrompts}>
-        <span>Role</span>
-        <textarea
-          rows={3}
-          maxLength={2000}
-          value={now.prompt}
-          placeholder="You are a patient teacher of astronomy."
-          onChange={(event) => change({ prompt: event.currentTarget.value })}
-        />
-      </label>
+      {info?.takesPrompts && (
+        <label class="field">
+          <span>Role</span>
+          <textarea
+            rows={3}
+            maxLength={2000}
+            value={now.prompt}
+            placeholder="You are a patient teacher of astronomy."
+            onChange={(event) => change({ prompt: event.currentTarget.value })}
+          />
+        </label>
+      )}
       <label class="field">
         <span>Token, if the server asks for one</span>
         <input

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duologue.dialogue import AudioFrame, Event, Interrupt, Reset, SelectBackend
-from duologue.engine.api import FRAME_S
+from duologue.engine.api import FRAME_S, UNSTEERED, Wording
 from duologue.server.door import Answer, Heard, Leave, Message, Nothing, Samples
 from duologue.server.protocols.kyutai import wire
 from duologue.server.protocols.kyutai.audio import SAMPLE_RATE, audio_coder
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SLICE_BYTES = 4096
 """Audio is decoded in slices of so many bytes, so that one large message holds nobody up."""
+PUBLISHED_CONTEXT = 32
+"""What the Rust server tells where no repetition penalty was asked for."""
 MAX_PING_CHARACTERS = 64
 MAX_PING_NUMBER = 2**53
 BUILD_KEYS = (
@@ -57,6 +59,7 @@ class About:
     backends: Sequence[str]
     text: Sampling
     audio: Sampling
+    wording: Wording = UNSTEERED
 
 
 class KyutaiDoor:
@@ -150,15 +153,15 @@ class KyutaiDoor:
 
     def _published_metadata(self) -> dict[str, Any]:
         """The Rust server's keys; what has no counterpart here has its neutral value."""
-        text, audio = self._about.text, self._about.audio
+        text, audio, wording = self._about.text, self._about.audio, self._about.wording
         return {
             "text_temperature": text.temperature,
             "text_topk": text.top_k,
             "audio_temperature": audio.temperature,
             "audio_topk": audio.top_k,
-            "pad_mult": 0.0,
-            "repetition_penalty_context": 32,
-            "repetition_penalty": 1.0,
+            "pad_mult": wording.pad_mult,
+            "repetition_penalty_context": wording.repetition_context or PUBLISHED_CONTEXT,
+            "repetition_penalty": wording.repetition_penalty,
             "lm_model_file": self._about.model,
             "mimi_model_file": self._about.model,
             "instance_name": "duologue",

@@ -1,20 +1,22 @@
 """Query parameters of `/api/chat`: published names, PersonaPlex's and ours, checked once.
 
 Parameters that are not listed are ignored, for published clients send many that mean nothing to a
-server (`email`, `image_url`). `pad_mult` and the repetition penalty are checked and have no effect;
-the metadata message tells so by showing their neutral values.
+server (`email`, `image_url`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
 from duologue.server.refusals import Refusal
+
+if TYPE_CHECKING:
+    from duologue.engine.api import Wording
 
 MAX_PROMPT_CHARACTERS = 8_000
 
@@ -75,7 +77,7 @@ class ChatQuery(msgspec.Struct, frozen=True, kw_only=True):
     audio_topk: TopK | None = None
     max_steps: Annotated[int, Meta(ge=1, le=2**31)] | None = None
     pad_mult: Annotated[float, Meta(ge=-100.0, le=100.0)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     repetition_penalty_context: Annotated[int, Meta(ge=0, le=2**31)] | None = None
 
     @classmethod
@@ -96,6 +98,16 @@ class ChatQuery(msgspec.Struct, frozen=True, kw_only=True):
             reason, _, where = str(error).partition(" - at ")
             name = where.strip("`$.") or "query"
             raise Refusal(400, "parameters", f"{name}: {reason}") from None
+
+    @property
+    def wording(self) -> Wording:
+        """How text is steered; a penalty needs its context too, as published."""
+        from duologue.engine.api import MAX_REPETITION_CONTEXT, Wording  # loads torch
+
+        penalty, context = self.repetition_penalty, self.repetition_penalty_context
+        if penalty is None or context is None:
+            penalty, context = 1.0, 0
+        return Wording(self.pad_mult or 0.0, penalty, min(context, MAX_REPETITION_CONTEXT))
 
     @property
     def combined_seed(self) -> int | None:

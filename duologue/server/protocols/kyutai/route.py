@@ -31,6 +31,7 @@ async def chat(websocket: WebSocket) -> None:
             backends=lobby.engine.backends,
             text=text,
             audio=audio,
+            wording=options.wording,
         )
         return KyutaiDoor(query, dialect, handshake, about)
 
@@ -84,6 +85,7 @@ def options_of(query: ChatQuery, lobby: Lobby, text: Sampling, audio: Sampling) 
         seed=query.combined_seed,
         text=text,
         audio=audio,
+        wording=query.wording,
         init_speaker=query.init_speaker.value,
         backend=query.backend,
         voice=voice,
