@@ -46,6 +46,7 @@ $(VENV)/.torch: tools/install_torch.sh
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m duologue.runtime
 	touch $@
 
 $(VENV)/.developed: $(VENV)/.installed

@@ -151,14 +151,19 @@ class Figures:
 
 
 def compare(
-    systems: Sequence[System], rounds: int = 6, limit_s: float = 90.0
+    systems: Sequence[System],
+    rounds: int = 6,
+    limit_s: float = 60.0,
+    deadline_s: float = 75.0,
 ) -> dict[str, Figures]:
     """Start all systems, then let each measure one burst per round, one at a time.
 
     Args:
-        limit_s: no new round begins after so long; at least two are run.
+        limit_s: no new round begins so long after all are ready,
+        deadline_s: nor so long after the call; but at least two are run.
     """
     results = {system.name: Figures() for system in systems}
+    called = time.monotonic()
     with ExitStack() as stack:
         processes = {}
         for system in systems:  # one after another: what starts does not share the machine either
@@ -168,7 +173,8 @@ def compare(
             print(f"  {system.name} is ready", file=sys.stderr, flush=True)
         begin = time.monotonic()
         for turn in range(rounds):
-            if turn >= 2 and time.monotonic() - begin > limit_s:
+            now = time.monotonic()
+            if turn >= 2 and (now - begin > limit_s or now - called > deadline_s):
                 break
             # Every other round backwards, so that nobody always follows the same neighbour.
             for system in systems if turn % 2 == 0 else reversed(systems):

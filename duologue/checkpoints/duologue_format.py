@@ -81,6 +81,14 @@ def stored_compactly(
     return packed
 
 
+def stored_rows(tensors: Mapping[str, Tensor], name: str) -> QuantizedWeight | None:
+    """A matrix that a small file stores in rows of bytes, as it is there."""
+    if name + _STORED not in tensors:
+        return None
+    scales = tensors[name + _STORED_SCALES].float()[:, None]
+    return QuantizedWeight(tensors[name + _STORED].clone(), scales)
+
+
 class DuologueSource(SourceView):
     """A file in our layout, with each quantised matrix under its plain name."""
 

@@ -18,6 +18,7 @@ from duologue.checkpoints.folder import (
     resolve,
 )
 from duologue.checkpoints.layout import Weights
+from duologue.checkpoints.quantize import QUANTIZATIONS, STORED, keep_stored, quantize
 from duologue.checkpoints.tensorfile import open_tensors
 from duologue.conditioning.provider import ConditionProvider
 from duologue.mimi.codec import Mimi
@@ -25,6 +26,8 @@ from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import AUDIO_SAMPLING, TEXT_SAMPLING, GenerationDefaults, Sampling
 from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight, replace_linears
+from duologue.runtime.codec_choice import choose_runtime
+from duologue.runtime.lm_choice import choose_lm_runtime
 
 LARGE_MODEL = 10**9
 """Parameters from which on a model is held in bfloat16 on CPU too, unless a dtype is given."""
@@ -44,6 +47,7 @@ def load_codec(
     dtype: torch.dtype = torch.float32,
     num_codebooks: int | None = None,
     revision: str | None = None,
+    runtime: str = "auto",
 ) -> Mimi:
     """Load a codec.
 
@@ -51,6 +55,9 @@ def load_codec(
         model: a bundled model's name, a folder (of a whole model, or of a codec alone), a
             safetensors file, or a hub id.
         num_codebooks: codes per frame; when `None`, what the folder's language model needs, or all.
+        runtime: "auto" computes with native programs where they can run, "eager" with the modules,
+            "fast" insists on the former, "half" on the former with weights in float16 (nearly the
+            same result, half the memory read).
 
     Raises:
         CheckpointError: names the file and tensor, and what is wrong.
@@ -66,6 +73,7 @@ def load_codec(
     source, layout = prepare_codec(open_tensors(weights_file), codec)
     weights = layout.read(source, codec.state_dict())
     _assign(codec, weights, pick_device(device), lambda _: dtype)
+    choose_runtime(codec, runtime)
     return codec
 
 
@@ -76,6 +84,7 @@ def load_lm(
     dtype: torch.dtype | None = None,
     quantization: str | None = None,
     revision: str | None = None,
+    runtime: str = "auto",
 ) -> MoshiLM:
     """Load a language model.
 
@@ -83,14 +92,18 @@ def load_lm(
         model: a bundled model's name, a folder, or a hub id.
         dtype: of weights and caches; when `None`, bfloat16 on CUDA and for models of more than
             `LARGE_MODEL` parameters, float32 otherwise. Conditioners always stay in float32.
-        quantization: "int8" quantises the weights of linear maps after loading; `None` keeps the
-            file's precision (a file that is quantised stays so).
+        quantization: "int8" or "int4" quantises the weights of linear maps after loading; "stored"
+            keeps matrices that a small file stores in bytes so in memory, if compiled code runs the
+            model; `None` makes them whole (a file that is quantised for computing stays so).
+        runtime: of the generators: "auto" takes compiled code where that can run, "eager" the
+            modules, "fast" insists on the former.
 
     Raises:
         CheckpointError: names the file and tensor, and what is wrong.
     """
-    if quantization not in (None, "int8"):
-        raise ValueError(f"quantization: {quantization!r} is neither None nor 'int8'")
+    if quantization not in (None, STORED, *QUANTIZATIONS):
+        known = ", ".join((STORED, *QUANTIZATIONS))
+        raise ValueError(f"quantization: {quantization!r} is neither None nor one of {known}")
     folder = ModelFolder.open(_as_folder(resolve(model, revision)))
     where = pick_device(device)
     lm = build_lm(folder)
@@ -104,8 +117,11 @@ def load_lm(
     if folder.config.model_type == "hibiki":
         # An early end-of-sequence then behaves like padding (published loader rule).
         lm.text_emb.weight[2] = lm.text_emb.weight[3]
-    if quantization == "int8":
-        _quantize(lm)
+    if quantization in QUANTIZATIONS:
+        quantize(lm, quantization)
+    choose_lm_runtime(lm, runtime)
+    if quantization == STORED and lm.make_runner is not None and folder.config.lora is None:
+        keep_stored(lm, open_tensors(folder.moshi_path))
     return lm
 
 
@@ -197,15 +213,3 @@ def _assign(module: nn.Module, weights: Weights, device: torch.device, dtype_of:
     if left := [name for name in missing if not name.endswith((".codes", ".scales", ".offsets"))]:
         raise CheckpointError(f"nothing was loaded into {left[0]}")
     module.eval().requires_grad_(False)
-
-
-def _quantize(lm: MoshiLM) -> None:
-    """8-bit row-wise weights for all linear maps of the model but its conditioners."""
-    from duologue.nn.linear import quantize_rows
-
-    def quantized(name: str, linear: Linear) -> QuantizedLinear | None:
-        if name.startswith("condition_provider."):
-            return None
-        return QuantizedLinear(quantize_rows(linear.weight))
-
-    replace_linears(lm, quantized)

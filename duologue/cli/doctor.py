@@ -55,6 +55,14 @@ def _print(report: dict[str, Any]) -> None:
     console.print(
         f"reads memory at {report['bandwidth_gbps']:.1f} GB/s with {report['threads']} threads"
     )
+    if report["thread_sweep"]:
+        tried = ", ".join(
+            f"{row['frame_ms']:.1f} ms with {row['threads']}" for row in report["thread_sweep"]
+        )
+        console.print(
+            f"a frame of wren takes {tried} threads; best: [bold]--threads "
+            f"{report['best_threads']}[/bold]"
+        )
     console.print(_codec_table(report))
     console.print(_model_table(report))
     console.print(

@@ -14,7 +14,7 @@ import torch
 
 import duologue
 from duologue.checkpoints.folder import bundled_models
-from duologue.checkpoints.load import load_codec, pick_device
+from duologue.checkpoints.load import load_codec, load_lm, pick_device
 from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
@@ -24,6 +24,9 @@ DEADLINE_MS = 80.0
 PROBE_BYTES = 256 * 2**20
 """Read per bandwidth measurement: beyond any cache."""
 CODEC_FRAMES = 12
+BUNDLED, SWEEP_FRAMES = "wren", 20
+GAIN = 1.1
+"""More threads must be a tenth faster to be worth their while."""
 PRECISIONS = {"bf16": 2.0, "int8": 1.0, "int4": 0.56}
 """Bytes per weight; 4-bit codes carry a scale and an offset per group of 32."""
 EXTRAS = {"hub": "huggingface_hub", "tokenizers": "tokenizers"}
@@ -40,12 +43,17 @@ def examine(device: str, threads: int | None, *, quiet: bool) -> dict[str, Any]:
         machine = _machine(where)
         status.update("running the codec")
         codecs = _codec_rows(where, machine["free_gb"])
+        status.update("trying numbers of threads")
+        sweep = _thread_sweep(where, threads)
+        torch.set_num_threads(best)
     return {
         "duologue": duologue.__version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": machine,
         "threads": best,
+        "thread_sweep": sweep,
+        "best_threads": best_of_sweep(sweep),
         "bandwidth_gbps": bandwidth / 1e9,
         "models": codecs + _language_model_rows(bandwidth, machine["free_gb"]),
         "extras": {
@@ -54,6 +62,14 @@ def examine(device: str, threads: int | None, *, quiet: bool) -> dict[str, Any]:
             for name, module in EXTRAS.items()
         },
     }  # fmt: skip
+
+
+def best_of_sweep(sweep: list[dict[str, float]]) -> int | None:
+    """The smallest number of threads that is within a tenth of the fastest."""
+    if not sweep:
+        return None
+    limit = GAIN * min(row["frame_ms"] for row in sweep)
+    return min(int(row["threads"]) for row in sweep if row["frame_ms"] <= limit)
 
 
 def weight_bytes_per_frame(lm: MoshiLM) -> tuple[int, int]:
@@ -77,10 +93,42 @@ def weight_bytes_per_frame(lm: MoshiLM) -> tuple[int, int]:
     return read, total
 
 
+def _thread_counts(wanted: int | None) -> list[int]:
+    """1, 2, 4, ... and all cores that this process may use; or the wanted number alone."""
+    if wanted:
+        return [wanted]
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = own or 1
+    powers = {2**power for power in range(cores.bit_length())}
+    return sorted({*powers, cores})
+
+
+@torch.no_grad()
+def _thread_sweep(device: torch.device, wanted: int | None) -> list[dict[str, float]]:
+    """Milliseconds of a whole frame of the bundled model (both ways of its codec, and its language
+    model) by the number of threads. Empty on other devices, or without that model."""
+    if device.type != "cpu" or not (bundled_models() / BUNDLED).is_dir():
+        return []
+    codec = load_codec(BUNDLED, device=device)
+    lm = load_lm(BUNDLED, device=device, quantization="stored")
+    generator, state = lm.generator(1), codec.init_state(1)
+    pcm = torch.rand(1, 1, codec.frame_size) - 0.5
+
+    def frame() -> None:
+        out = generator.step(codec.encode_step(pcm, state))
+        codec.decode_step(out.audio.clamp(min=0)[..., None], state)
+
+    rows = []
+    for count in _thread_counts(wanted):
+        torch.set_num_threads(count)
+        milliseconds = 1000 * _seconds(frame, device, repeats=SWEEP_FRAMES)
+        rows.append({"threads": count, "frame_ms": milliseconds})
+    return rows
+
+
 def _best_threads(device: torch.device, wanted: int | None) -> tuple[int, float]:
     """(threads, bytes per second) of the fastest read."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    counts = [wanted] if wanted else sorted({1, max(1, (cores or 1) // 2), cores or 1})
+    counts = _thread_counts(wanted)
     if device.type != "cpu":
         counts = counts[:1]
     block = torch.ones(PROBE_BYTES // 4, device=device)
@@ -125,8 +173,8 @@ def _codec_rows(device: torch.device, free_gb: float) -> list[dict[str, Any]]:
     codecs: list[tuple[str, Callable[[], Mimi]]] = [
         ("mimi (codec, both ways)", lambda: Mimi(MimiConfig(), num_codebooks=8).to(device).eval())
     ]
-    if (bundled_models() / "wren").is_dir():
-        codecs.insert(0, ("wren (codec, both ways)", lambda: load_codec("wren", device=device)))
+    if (bundled_models() / BUNDLED).is_dir():
+        codecs.insert(0, ("wren (codec, both ways)", lambda: load_codec(BUNDLED, device=device)))
     rows = []
     for name, build in codecs:
         codec = build()

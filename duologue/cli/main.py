@@ -17,6 +17,7 @@ from duologue.cli import (
     doctor,
     encoder,
     knowledge,
+    quantize,
     replay,
     serve,
     talk,
@@ -49,6 +50,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(checkpoints.convert)
+app.command("quantize")(quantize.quantize)
 app.command("synthesize")(synthesize)
 
 EXIT_ERROR = 2

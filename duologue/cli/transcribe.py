@@ -94,7 +94,9 @@ def _local(
     from duologue.stt import load_recogniser
     from duologue.stt import transcribe as transcribe_batch
 
-    recogniser = load_recogniser(model, device=device, quantization=quantization, vocabulary=words or None)
+    recogniser = load_recogniser(
+        model, device=device, quantization=quantization, vocabulary=words or None
+    )
     use_threads(threads, recogniser.codec, recogniser.lm)
 
     def recognise(group: list[Pcm], on_frames: Callable[[int], None]) -> list[Transcription]:

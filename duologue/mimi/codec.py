@@ -8,6 +8,7 @@ The state of a conversation is passed in; weights are all that the module holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,32 @@ class MimiState(State):
     decoder: DecoderState
 
 
+class CodecRuntime(Protocol):
+    """Another way to compute what a codec's modules compute, over the same states."""
+
+    def takes(self, tensor: Tensor) -> bool:
+        """Whether it can work on this input."""
+        ...
+
+    def encode(self, pcm: Tensor, levels: int) -> Tensor: ...
+
+    def decode(self, codes: Tensor) -> Tensor: ...
+
+    def encode_step(
+        self, pcm: Tensor, state: EncoderState, active: Tensor | None, levels: int
+    ) -> Tensor: ...
+
+    def decode_step(self, codes: Tensor, state: DecoderState, active: Tensor | None) -> Tensor: ...
+
+
 class Mimi(nn.Module):
-    """The codec. Audio is float32 [B, 1, T] in [-1, 1]; codes are int64 [B, K, frames]."""
+    """The codec. Audio is float32 [B, 1, T] in [-1, 1]; codes are int64 [B, K, frames].
+
+    The modules say what is computed. Where `runtime` is set, `encode`, `decode` and the steps have
+    it computed there (see `duologue.runtime.codec`).
+    """
+
+    runtime: CodecRuntime | None = None
 
     def __init__(self, config: MimiConfig, num_codebooks: int | None = None) -> None:
         """
@@ -119,7 +144,11 @@ class Mimi(nn.Module):
         """
         if pcm.is_floating_point() and not bool(pcm.isfinite().all()):
             raise ValueError("audio holds NaN or infinite samples")
-        return self.quantizer.encode(self.encode_to_latent(pcm), self._codebooks(num_codebooks))
+        levels = self._codebooks(num_codebooks)
+        self._check_pcm(pcm)
+        if self.runtime is not None and self.runtime.takes(pcm):
+            return self.runtime.encode(pcm, levels)
+        return self.quantizer.encode(self.encode_to_latent(pcm), levels)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -134,6 +163,8 @@ class Mimi(nn.Module):
                 f"codes lie between {int(codes.min())} and {int(codes.max())}, outside the "
                 f"codebooks' 0 to {self.quantizer.bins - 1}"
             )
+        if self.runtime is not None and self.runtime.takes(codes):
+            return self.runtime.decode(codes)
         return self.decode_from_latent(self.decode_latent(codes))
 
     @torch.no_grad()
@@ -152,10 +183,13 @@ class Mimi(nn.Module):
                 "streaming takes whole frames, so gather samples until one is full"
             )
         memory = state.encoder if isinstance(state, MimiState) else state
+        levels = self._codebooks(num_codebooks)
+        if self.runtime is not None and self.runtime.takes(frame):
+            return self.runtime.encode_step(frame, memory, active, levels)
         x = self.encoder.step(frame, memory.seanet, active).transpose(1, 2)
         x = self.encoder_transformer.step(x, memory.transformer, active).transpose(1, 2)
         latent = self.downsample.step(x, memory.downsample, active)
-        return self.quantizer.encode(latent, self._codebooks(num_codebooks))
+        return self.quantizer.encode(latent, levels)
 
     @torch.no_grad()
     def decode_step(
@@ -164,6 +198,8 @@ class Mimi(nn.Module):
         """Next frames of each active slot: int64 [B, K, n] -> [B, 1, n * frame_size]."""
         self._check_codes(codes)
         memory = state.decoder if isinstance(state, MimiState) else state
+        if self.runtime is not None and self.runtime.takes(codes):
+            return self.runtime.decode_step(codes, memory, active)
         x = self.upsample.step(self.quantizer.decode(codes), memory.upsample, active)
         x = self.decoder_transformer.step(x.transpose(1, 2), memory.transformer, active)
         return self.decoder.step(x.transpose(1, 2), memory.seanet, active)

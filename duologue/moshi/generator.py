@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -115,6 +116,24 @@ class StepOutput:
     """Softmax of each extra head, [B, extra_heads_dim]."""
 
 
+class FrameRunner(Protocol):
+    """Another way to run `Generator.step` (compiled code) on the same state."""
+
+    def step(
+        self,
+        generator: Generator,
+        user_codes: Tensor | None,
+        active: Tensor | None,
+        text: Tensor | None,
+        audio: Tensor | None,
+    ) -> StepOutput: ...
+
+    @property
+    def read_bytes(self) -> int:
+        """Weights that a frame reads."""
+        ...
+
+
 class Generator:
     """Runs a model step by step for `batch_size` slots. Holds settings; `state` holds the rest."""
 
@@ -167,6 +186,7 @@ class Generator:
         self.set_seed(seed)
         self._apply_conditions(conditions, null_conditions)
         self._play_prepend(None)
+        self.runner = None if lm.make_runner is None else lm.make_runner(self)
 
     @property
     def given_q(self) -> int:
@@ -288,6 +308,9 @@ class Generator:
         """
         if active is not None and active.shape != (self.batch_size,):
             raise ValueError(f"active must be [{self.batch_size}], got {tuple(active.shape)}")
+        self._check_given(user_codes)
+        if self.runner is not None and hooks is None:
+            return self.runner.step(self, user_codes, active, text, audio)
         state = self.state
         self._write_given(user_codes, active)
         column = self._input_column(active)
@@ -392,13 +415,10 @@ class Generator:
             x = self.state.prepend.to(self.lm.dtype)
             self.lm.transformer.step(x, self.state.temporal, mask)
 
-    def _write_given(self, user_codes: Tensor | None, active: Tensor | None) -> None:
+    def _check_given(self, user_codes: Tensor | None) -> None:
         given = self.given_q
-        if not given:
+        if user_codes is None or not given:
             return
-        state, ring = self.state, self.state.tokens.shape[2]
-        if user_codes is None:
-            user_codes = torch.full((self.batch_size, given, 1), ZERO_TOKEN, device=self.lm.device)
         if user_codes.dim() != 3 or user_codes.shape[0] != self.batch_size:
             raise ValueError(
                 f"user_codes must be [{self.batch_size}, {given}, 1], got {tuple(user_codes.shape)}"
@@ -407,6 +427,14 @@ class Generator:
             raise ValueError(
                 f"a step takes one frame of {given} codes, got {tuple(user_codes.shape[1:])}"
             )
+
+    def _write_given(self, user_codes: Tensor | None, active: Tensor | None) -> None:
+        given = self.given_q
+        if not given:
+            return
+        state, ring = self.state, self.state.tokens.shape[2]
+        if user_codes is None:
+            user_codes = torch.full((self.batch_size, given, 1), ZERO_TOKEN, device=self.lm.device)
         rows = state.tokens[:, 1 + self.generated_q :]
         delays = self._delays[1 + self.generated_q :]
         index = ((state.offset[:, None] + delays) % ring)[..., None]

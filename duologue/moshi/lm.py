@@ -21,10 +21,16 @@ from duologue.moshi.embedding import TokenEmbedding
 from duologue.moshi.sampling import GenerationDefaults
 from duologue.nn.linear import Linear, PerStep
 from duologue.nn.norm import build_norm
-from duologue.nn.transformer import Transformer
+from duologue.nn.transformer import Transformer, TransformerState
 
 if TYPE_CHECKING:
     from duologue.moshi.generator import FrameRunner, Generator
+
+
+Reader = Callable[
+    [Tensor, TransformerState, Tensor | None, Tensor | None], tuple[Tensor, list[Tensor]]
+]
+"""Called like `MoshiLM.read`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class MoshiLM(nn.Module):
         self.defaults = GenerationDefaults()
         self.make_runner: Callable[[Generator], FrameRunner | None] | None = None
         """Gives a generator another way to run its frames; set by who loads the model."""
+        self.make_reader: Callable[[MoshiLM], Reader | None] | None = None
+        """Likewise for those who read token columns themselves, with `reader`."""
 
     @property
     def device(self) -> torch.device:
@@ -101,6 +109,33 @@ class MoshiLM(nn.Module):
         for k, embedding in enumerate(self.emb):
             x = x + embedding(column[:, 1 + k])
         return x
+
+    def reader(self) -> Reader:
+        """What reads token columns, one step at a time: `read`, or another way to do the same."""
+        other = None if self.make_reader is None else self.make_reader(self)
+        return self.read if other is None else other
+
+    @torch.no_grad()
+    def read(
+        self,
+        column: Tensor,
+        state: TransformerState,
+        active: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Continue each slot by one token column.
+
+        Args:
+            column: int64 [B, 1 + n_q].
+            condition: [B or 1, 1, dim], added to the input.
+        Returns:
+            Text logits [B, classes] and the extra heads' softmax; inactive rows mean nothing.
+        """
+        x = self.embed(column[..., None])
+        if condition is not None:
+            x = x + condition.to(x.dtype)
+        z, logits = self.head(self.transformer.step(x, state, active)[:, 0])
+        return logits, self.extra(z)
 
     def code_tables(self) -> list[TokenEmbedding]:
         """Embeddings of the audio rows, in order."""

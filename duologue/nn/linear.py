@@ -38,7 +38,7 @@ class QuantizedWeight:
     scales: Tensor
     """[out, groups] floating point."""
     offsets: Tensor | None = None
-    """As `scales`, or `None` for symmetric codes."""
+    """As `scales`, or `None` for symmetric codes (4-bit ones count from -8: code 8 is zero)."""
     bits: int = 8
 
     def __post_init__(self) -> None:
@@ -74,6 +74,8 @@ class QuantizedWeight:
         if self.bits == 4:
             codes = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1)
         grouped = codes.unflatten(1, (self.scales.shape[1], -1)).float()
+        if self.bits == 4 and self.offsets is None:
+            grouped = grouped - 8
         weight = grouped * self.scales.float()[..., None]
         if self.offsets is not None:
             weight = weight + self.offsets.float()[..., None]
@@ -179,3 +181,35 @@ def quantize_rows(weight: Tensor) -> QuantizedWeight:
     largest = weight.float().abs().amax(dim=1).clamp(min=1e-12)
     codes = (weight.float() * (127.0 / largest)[:, None]).round().to(torch.int8)
     return QuantizedWeight(codes, (largest / 127.0)[:, None])
+
+
+GROUP = 32
+"""Columns that share a scale in `quantize_groups`."""
+_TRIED_SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+"""Shares of a group's full range that are tried: clipping the largest weight can pay."""
+
+
+def quantize_groups(weight: Tensor) -> QuantizedWeight:
+    """4-bit symmetric codes with a float16 scale per `GROUP` columns, of least squared error.
+
+    The weight of largest magnitude gets code -8 (of -8 to 7), whatever its sign: scales are signed.
+    """
+    rows, columns = weight.shape
+    if columns % GROUP:
+        raise ValueError(f"a matrix of {columns} columns does not split into groups of {GROUP}")
+    grouped = weight.float().view(rows, -1, GROUP)
+    largest = grouped.gather(2, grouped.abs().argmax(dim=2, keepdim=True))
+    best_error = torch.full(largest.shape, float("inf"), device=weight.device)
+    best_scale = torch.zeros_like(largest)
+    for share in _TRIED_SCALES:
+        scale = (largest * (share / -8)).half().float()
+        divisor = torch.where(scale == 0, 1.0, scale)
+        codes = (grouped / divisor).round().clamp(-8, 7)
+        error = (codes * scale - grouped).square().sum(dim=2, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_scale = torch.where(better, scale, best_scale)
+    divisor = torch.where(best_scale == 0, 1.0, best_scale)
+    codes = ((grouped / divisor).round().clamp(-8, 7) + 8).to(torch.uint8).view(rows, columns)
+    packed = codes[:, 0::2] | (codes[:, 1::2] << 4)
+    return QuantizedWeight(packed.contiguous(), best_scale[..., 0].half(), bits=4)

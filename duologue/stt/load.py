@@ -56,6 +56,7 @@ def load_recogniser(
     quantization: str | None = None,
     revision: str | None = None,
     codec: Mimi | None = None,
+    runtime: str = "auto",
     vocabulary: Iterable[str] | None = None,
     weights: BiasWeights | None = None,
 ) -> Recogniser:
@@ -64,7 +65,7 @@ def load_recogniser(
     Args:
         model: a bundled model's name, a folder, or a hub id; of a recogniser, or of a dialogue
             model that has one.
-        dtype, quantization: as for `load_lm`.
+        dtype, quantization, runtime: as for `load_lm`.
         codec: one that is loaded already. If it is the recogniser's own (same shape and weights),
             it is used in place of a second copy, and its codes can be given to `step`.
         vocabulary: words to lean towards, see `duologue.stt.biasing`.
@@ -76,7 +77,7 @@ def load_recogniser(
     folder = recogniser_folder(model, revision)
     delay_s, prefix_s = _timing(folder)
     kept = quantization or "stored"
-    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=kept)
+    lm = load_lm(folder.path, device=device, dtype=dtype, quantization=kept, runtime=runtime)
     own = _codec(folder, lm.device)
     recogniser = Recogniser(
         lm, own, TextTokenizer(folder.tokenizer_path), delay_s=delay_s, prefix_s=prefix_s,

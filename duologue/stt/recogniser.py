@@ -78,6 +78,7 @@ class Recogniser:
         """
         _check(lm, codec, tokenizer, delay_s, prefix_s)
         self.lm, self.codec, self.tokenizer = lm, codec, tokenizer
+        self._reader = lm.reader()
         self.delay_s = delay_s
         self._silent = {*CONTROL_TOKENS, lm.config.existing_text_padding_id}
         self._leans = vocabulary is not None
@@ -247,11 +248,8 @@ class Recogniser:
 
     def _read(self, codes: Tensor, state: RecogniserState, active: Tensor | None) -> Drawn:
         """Read a column of text and codes [B, K, 1], draw the next text."""
-        lm = self.lm
-        x = lm.embed(torch.cat([state.text[:, None, None], codes], dim=1))
-        if self._condition is not None:
-            x = x + self._condition.to(x.dtype)
-        z, logits = lm.head(lm.transformer.step(x, state.temporal, active)[:, 0])
+        column = torch.cat([state.text[:, None], codes[..., 0]], dim=1)
+        logits, extra = self._reader(column, state.temporal, active, self._condition)
         trie = self.bias
         if trie is not None and state.bias is not None:
             text = trie.choose(logits, state.bias)
@@ -259,19 +257,17 @@ class Recogniser:
         else:
             text = logits.float().argmax(dim=-1)
         assign_active(state.text, text, active)
-        pause = self._pause(z)
+        pause = self._pause(logits, extra)
         if active is not None:
             text = torch.where(active, text, UNGENERATED)
             pause = torch.where(active, pause, math.nan)
         return Drawn(text, pause)
 
-    def _pause(self, z: Tensor) -> Tensor:
+    def _pause(self, logits: Tensor, extra: list[Tensor]) -> Tensor:
         """Probability that nothing is said for a while, [B]; NaN without heads."""
-        heads = self.lm.extra_heads
-        if not len(heads):
-            return torch.full((z.shape[0],), math.nan, device=z.device)
-        head = heads[min(PAUSE_HEAD, len(heads) - 1)]
-        return torch.softmax(head(z).float(), dim=-1)[:, 0]
+        if not extra:
+            return torch.full((logits.shape[0],), math.nan, device=logits.device)
+        return extra[min(PAUSE_HEAD, len(extra) - 1)][:, 0]
 
     @torch.no_grad()
     def _make_fresh(self, prefix_frames: int) -> RecogniserState:

@@ -190,3 +190,17 @@ def test_doctor_reports_this_machine() -> None:
     assert seven["gigabytes"] == pytest.approx(15.375, abs=0.01)
     assert rows["moshi-7b", "int8"]["frame_ms"] == pytest.approx(seven["frame_ms"] / 2)
     assert any(row["measured"] for row in report["models"])
+    assert [row["threads"] for row in report["thread_sweep"]] == [report["best_threads"]] == [1]
+    assert 0 < report["thread_sweep"][0]["frame_ms"] < 5000
+
+
+def test_the_best_number_of_threads_is_the_least_that_is_nearly_the_fastest() -> None:
+    from duologue.cli.examination import best_of_sweep
+
+    def best(*times: float) -> int | None:
+        return best_of_sweep([{"threads": 2**i, "frame_ms": t} for i, t in enumerate(times)])
+
+    assert best(10.0, 9.5, 12.0) == 1
+    assert best(10.0, 6.0, 5.8) == 2
+    assert best(10.0, 6.0, 3.0) == 4
+    assert best() is None

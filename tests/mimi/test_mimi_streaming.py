@@ -16,9 +16,9 @@ import duologue
 from duologue.mimi import ConfigError, Mimi, MimiConfig
 
 
-@pytest.fixture(scope="module")
-def codec() -> Mimi:
-    return duologue.load_codec(GOLDEN / "mimi", device="cpu")
+@pytest.fixture(scope="module", params=["eager", "fast"])
+def codec(request: pytest.FixtureRequest) -> Mimi:
+    return duologue.load_codec(GOLDEN / "mimi", device="cpu", runtime=request.param)
 
 
 def latent_case(codec: Mimi) -> Case:

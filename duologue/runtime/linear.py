@@ -1,0 +1,293 @@
+"""Matrix products on the CPU, weights read as they are stored: floats, 8 bits or 4 bits.
+
+A `MatrixTable` describes the linear maps of a model by address, in rows of a table that compiled
+code reads; the weights themselves stay where the model has them and are not copied. Only small
+scales may be held a second time, in the type that the kernels read.
+"""
+
+from __future__ import annotations
+
+import functools
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numba.core import types
+from torch import Tensor, nn
+
+from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight
+from duologue.runtime.compile import LANES, address_of, kernel, make_call
+from duologue.runtime.linear_tiles import BLOCK4, GROUP4, GROUPED4, PLANES, Kind, make_tile
+
+ROWS_AT_ONCE = 4
+_FLOATS = {
+    torch.float32: Kind.FLOAT32,
+    torch.float16: Kind.FLOAT16,
+    torch.bfloat16: Kind.BFLOAT16,
+}
+
+
+class UnsupportedError(Exception):
+    """The kernels do not know such a module; the message says which and why."""
+
+
+class Field(IntEnum):
+    """What each column of the table holds; addresses and strides count bytes."""
+
+    PRODUCT = 0
+    """Address of the code."""
+    ARRANGED = 1
+    """Whether it wants its inputs laid out by `arrange`."""
+    ROWS = 2
+    COLUMNS = 3
+    WEIGHTS = 4
+    WEIGHT_STRIDE = 5
+    SCALES = 6
+    OFFSETS = 7
+    SCALE_STRIDE = 8
+    GROUP = 9
+
+
+class MatrixTable:
+    """Linear maps by number."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[int]] = []
+        self._tensors: list[Tensor] = []
+        self._bytes = 0
+
+    def add(self, module: nn.Module) -> int:
+        """Describe a map; its number.
+
+        Raises:
+            UnsupportedError: it is none that the kernels know.
+        """
+        if isinstance(module, Linear):
+            row = self._float(module.weight.data)
+        elif isinstance(module, QuantizedLinear):
+            row = self._quantized(module.quantized_weight)
+        else:
+            raise UnsupportedError(f"a linear map of type {type(module).__name__}")
+        self._rows.append(row)
+        return len(self._rows) - 1
+
+    def array(self) -> np.ndarray:
+        """The table, int64 [maps, fields]. Addresses in it live as long as `self`."""
+        return np.array(self._rows or np.zeros((1, len(Field))), dtype=np.int64)
+
+    def size(self, number: int) -> int:
+        """Bytes that one product with a map reads."""
+        row = self._rows[number]
+        return row[Field.ROWS] * (
+            row[Field.WEIGHT_STRIDE] + row[Field.SCALE_STRIDE] * (2 if row[Field.OFFSETS] else 1)
+        )
+
+    def _float(self, weight: Tensor) -> list[int]:
+        if weight.dtype not in _FLOATS or weight.device.type != "cpu":
+            raise UnsupportedError(f"weights in {weight.dtype} on {weight.device}")
+        weight = self._keep(weight)
+        rows, columns = weight.shape
+        stride = columns * weight.element_size()
+        product = product_address(_FLOATS[weight.dtype])
+        return [product, 0, rows, columns, weight.data_ptr(), stride, 0, 0, 0, 0]
+
+    def _quantized(self, weight: QuantizedWeight) -> list[int]:
+        if weight.codes.device.type != "cpu":
+            raise UnsupportedError(f"weights on {weight.codes.device}")
+        rows, columns = weight.shape
+        group = columns // weight.scales.shape[1]
+        kind, scales, offsets, group = _held(weight, group)
+        codes, scales = self._keep(weight.codes), self._keep(scales)
+        offset_address = 0 if offsets is None else self._keep(offsets).data_ptr()
+        return [
+            product_address(kind), int(kind in GROUPED4), rows, columns, codes.data_ptr(),
+            codes.shape[1], scales.data_ptr(), offset_address,
+            scales.shape[1] * scales.element_size(), group,
+        ]  # fmt: skip
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.contiguous()
+        self._tensors.append(tensor)
+        return tensor
+
+
+def _held(weight: QuantizedWeight, group: int) -> tuple[Kind, Tensor, Tensor | None, int]:
+    """How the kernels take a quantised matrix: kind, scales, offsets, columns per scale."""
+    scales, offsets = weight.scales, weight.offsets
+    if weight.bits == 4:
+        if group % GROUP4:
+            raise UnsupportedError(f"4-bit weights in groups of {group}")
+        scales = scales.repeat_interleave(group // GROUP4, 1)
+        if offsets is not None:
+            offsets = offsets.float().repeat_interleave(group // GROUP4, 1)
+            return Kind.UINT4, scales.float(), offsets, GROUP4
+        if scales.dtype == torch.float16:
+            return Kind.INT4, scales, None, GROUP4
+        return Kind.UINT4, scales.float(), -8.0 * scales.float(), GROUP4
+    signed = weight.codes.dtype == torch.int8
+    if signed and offsets is None and scales.shape[1] == 1:
+        return Kind.INT8_ROWS, scales.float(), None, weight.shape[1]
+    if group % LANES:
+        raise UnsupportedError(f"8-bit weights in groups of {group}")
+    if signed and offsets is None and torch.equal(scales.half().float(), scales.float()):
+        return Kind.INT8_GROUPS, scales.half(), None, group
+    if not signed and offsets is not None:
+        return Kind.UINT8_GROUPS, scales.float(), offsets.float(), group
+    raise UnsupportedError(f"8-bit weights of type {weight.codes.dtype}, offsets {offsets is None}")
+
+
+def padded(columns: int) -> int:
+    """Numbers that a vector of `columns` takes in memory; those past its end must be zero."""
+    return -(-columns // BLOCK4) * BLOCK4
+
+
+@kernel
+def share(count, rank, size):  # type: ignore[no-untyped-def]
+    """Rows of one thread: [begin, end). Shares begin on cache lines, so none is written by two."""
+    chunk = -(-count // size)
+    chunk = -(-chunk // 16) * 16
+    return min(rank * chunk, count), min((rank + 1) * chunk, count)
+
+
+@kernel
+def arrange(x, columns, planes, sums):  # type: ignore[no-untyped-def]
+    """Lay out one input [columns] for 4-bit products: see `linear_tiles`."""
+    blocks = -(-columns // BLOCK4)
+    for block in range(blocks):
+        for lane in range(LANES):
+            total = np.float32(0.0)
+            for plane in range(PLANES):
+                value = x[block * BLOCK4 + lane * PLANES + plane]
+                planes[block * BLOCK4 + plane * LANES + lane] = value
+                total += value
+            sums[block * LANES + lane] = total
+
+
+def make_rows(kind: Kind):  # type: ignore[no-untyped-def]
+    """Product of rows [begin, end) with a whole batch."""
+    four_by_four = make_tile(kind, ROWS_AT_ONCE, 4)
+    four_by_two = make_tile(kind, ROWS_AT_ONCE, 2)
+    four_by_one = make_tile(kind, ROWS_AT_ONCE, 1)
+    one_by_one = make_tile(kind, 1, 1)
+
+    @kernel
+    def rows(w, ws, s, o, ss, x, sums, xs, columns, group, out, outs, batch, begin, end):  # type: ignore[no-untyped-def]
+        # The rows of a tile lie far apart, so memory is read in a few long runs: what a processor
+        # foresees best.
+        apart = (end - begin) // ROWS_AT_ONCE
+        for r in range(begin, begin + apart):
+            wr, sr, orow, outr, n = w + r * ws, s + r * ss, o + r * ss, out + 4 * r, 0
+            while n + 4 <= batch:
+                four_by_four(
+                    wr, apart * ws, sr, orow, apart * ss, x + n * xs, sums + n * xs, xs, columns,
+                    group, outr + n * outs, 4 * apart, outs,
+                )  # fmt: skip
+                n += 4
+            if n + 2 <= batch:
+                four_by_two(
+                    wr, apart * ws, sr, orow, apart * ss, x + n * xs, sums + n * xs, xs, columns,
+                    group, outr + n * outs, 4 * apart, outs,
+                )  # fmt: skip
+                n += 2
+            if n < batch:
+                four_by_one(
+                    wr, apart * ws, sr, orow, apart * ss, x + n * xs, sums + n * xs, xs, columns,
+                    group, outr + n * outs, 4 * apart, outs,
+                )  # fmt: skip
+        for r in range(begin + apart * ROWS_AT_ONCE, end):
+            for n in range(batch):
+                one_by_one(
+                    w + r * ws, ws, s + r * ss, o + r * ss, ss, x + n * xs, sums + n * xs, xs,
+                    columns, group, out + 4 * r + n * outs, 4, outs,
+                )  # fmt: skip
+
+    return rows
+
+
+_float32, _float16, _bfloat16, _int8_rows, _int8_groups, _uint8_groups, _int4, _uint4 = (
+    make_rows(kind) for kind in Kind
+)
+
+
+def _product_float32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _float32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_float16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _float16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_bfloat16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _bfloat16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_int8_rows(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _int8_rows(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_int8_groups(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _int8_groups(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_uint8_groups(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _uint8_groups(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_int4(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _int4(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+def _product_uint4(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o):  # type: ignore[no-untyped-def]  # noqa: E741
+    _uint4(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+
+
+# One function by name for each kind: numba keeps compiled code by name and line.
+_PRODUCTS = {
+    Kind.FLOAT32: _product_float32, Kind.FLOAT16: _product_float16,
+    Kind.BFLOAT16: _product_bfloat16, Kind.INT8_ROWS: _product_int8_rows,
+    Kind.INT8_GROUPS: _product_int8_groups, Kind.UINT8_GROUPS: _product_uint8_groups,
+    Kind.INT4: _product_int4, Kind.UINT4: _product_uint4,
+}  # fmt: skip
+_ARGUMENTS = 15
+call_product = make_call(_ARGUMENTS)
+
+
+@functools.cache
+def product_address(kind: Kind) -> int:
+    """Where the product with matrices of a kind is, for `call_product`."""
+    return address_of(types.void(*[types.int64] * _ARGUMENTS), _PRODUCTS[kind])
+
+
+_PRODUCT, _ARRANGED, _COLUMNS, _WEIGHTS, _WEIGHT_STRIDE, _SCALES, _OFFSETS = (
+    int(field)
+    for field in (
+        Field.PRODUCT, Field.ARRANGED, Field.COLUMNS, Field.WEIGHTS, Field.WEIGHT_STRIDE,
+        Field.SCALES, Field.OFFSETS,
+    )
+)  # fmt: skip
+_SCALE_STRIDE, _GROUP = int(Field.SCALE_STRIDE), int(Field.GROUP)
+
+
+@kernel
+def project(matrix, x, batch, out, begin, end, planes, sums):  # type: ignore[no-untyped-def]
+    """Rows [begin, end) of y = W x for each vector of a batch.
+
+    Args:
+        matrix: one row of a `MatrixTable`.
+        x: float32 [>= batch, padded(columns)], zero past the columns.
+        out: float32 [>= batch, >= rows]; other rows than the given are left alone.
+        planes, sums: this thread's room for `arrange`, as wide as `x` or wider.
+    """
+    columns = matrix[_COLUMNS]
+    inputs, stride, totals = np.int64(x.ctypes.data), np.int64(x.strides[0]), np.int64(0)
+    if matrix[_ARRANGED]:
+        for n in range(batch):
+            arrange(x[n], columns, planes[n], sums[n])
+        inputs, stride = np.int64(planes.ctypes.data), np.int64(planes.strides[0])
+        totals = np.int64(sums.ctypes.data)
+    call_product(
+        matrix[_PRODUCT], matrix[_WEIGHTS], matrix[_WEIGHT_STRIDE], matrix[_SCALES],
+        matrix[_OFFSETS], matrix[_SCALE_STRIDE], inputs, totals, stride, columns, matrix[_GROUP],
+        np.int64(out.ctypes.data), np.int64(out.strides[0]), np.int64(batch), np.int64(begin),
+        np.int64(end),
+    )  # fmt: skip
