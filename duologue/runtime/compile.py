@@ -50,6 +50,16 @@ def kernel(function: Function) -> Any:
     return numba.njit(error_model="numpy")(function)
 
 
+def variant(function: Function, name: str) -> Any:
+    """As `kernel`, for one of several functions that a factory makes.
+
+    Each needs a name of its own: compiled code that was kept by different processes is joined by
+    names, and two that are called the same would be taken for one another.
+    """
+    function.__name__ = function.__qualname__ = name
+    return kernel(function)
+
+
 def lean(function: Function) -> Any:
     """As `kernel`, for functions that are handed many arrays: none is counted, none can be made."""
     return numba.njit(error_model="numpy", _nrt=False)(function)

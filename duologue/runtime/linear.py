@@ -16,7 +16,7 @@ from numba.core import types
 from torch import Tensor, nn
 
 from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight
-from duologue.runtime.compile import LANES, address_of, kernel, make_call
+from duologue.runtime.compile import LANES, address_of, kernel, make_call, variant
 from duologue.runtime.linear_tiles import BLOCK4, GROUP4, GROUPED4, PLANES, Kind, make_tile
 
 ROWS_AT_ONCE = 4
@@ -170,7 +170,6 @@ def make_rows(kind: Kind):  # type: ignore[no-untyped-def]
     four_by_one = make_tile(kind, ROWS_AT_ONCE, 1)
     one_by_one = make_tile(kind, 1, 1)
 
-    @kernel
     def rows(w, ws, s, o, ss, x, sums, xs, columns, group, out, outs, batch, begin, end):  # type: ignore[no-untyped-def]
         # The rows of a tile lie far apart, so memory is read in a few long runs: what a processor
         # foresees best.
@@ -201,7 +200,7 @@ def make_rows(kind: Kind):  # type: ignore[no-untyped-def]
                     columns, group, out + 4 * r + n * outs, 4, outs,
                 )  # fmt: skip
 
-    return rows
+    return variant(rows, f"rows_{kind.name.lower()}")
 
 
 _float32, _float16, _bfloat16, _int8_rows, _int8_groups, _uint8_groups, _int4, _uint4 = (

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from duologue.runtime.compile import LANES, address_of, inlined, kernel, loose, make_call
+from duologue.runtime.compile import LANES, address_of, inlined, kernel, loose, make_call, variant
 from duologue.runtime.linear import make_rows
 from duologue.runtime.linear_tiles import F16, F32, I16, I32, Kind, fused, widen
 
@@ -249,7 +249,6 @@ def _make_attend(kind: Kind) -> Any:
     size = 4 if kind == Kind.FLOAT32 else 2
     read = _make_read(kind)
 
-    @kernel
     def attend(q, keys, values, filled, dim, scores, out):  # type: ignore[no-untyped-def]
         stride = dim * size
         rows(keys, stride, 0, 0, 0, q, 0, 0, dim, 0, scores, 0, 1, 0, filled)
@@ -268,7 +267,7 @@ def _make_attend(kind: Kind) -> Any:
                 total += weights[j] * read(values + j * stride + i * size)
             _write_float32(out + 4 * i, total)
 
-    return attend
+    return variant(attend, f"attend_{kind.name.lower()}")
 
 
 @intrinsic

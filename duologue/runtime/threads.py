@@ -18,8 +18,12 @@ from numba.extending import intrinsic
 
 from duologue.runtime.compile import kernel
 
-SPINS = 20_000
-"""Looks at the meeting point before the core is given away: about 0.2 ms."""
+SPINS = 4000
+"""Looks at the meeting point before the core is given away: some ten microseconds."""
+YIELDS = 400
+"""Times that it is given away before a thread sleeps between looks, so that the one it waits for
+gets to run where others want all cores."""
+NAP_US = 50
 _LINE = 16
 """int64 numbers in two cache lines; arrivals and phases lie apart, as each wakes its readers."""
 _I64 = ir.IntType(64)
@@ -63,11 +67,16 @@ def _publish(typing, address, value):  # type: ignore[no-untyped-def]
 
 
 if hasattr(os, "sched_yield"):
-    _give_way = types.ExternalFunction("sched_yield", types.int32())
+    _give_way: Any = types.ExternalFunction("sched_yield", types.int32())
+    _sleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
 else:
 
     @kernel
     def _give_way():  # type: ignore[no-untyped-def]
+        return 0
+
+    @kernel
+    def _sleep(microseconds):  # type: ignore[no-untyped-def]
         return 0
 
 
@@ -86,5 +95,7 @@ def meet(point, size):  # type: ignore[no-untyped-def]
     spins = 0
     while _look(phases) == phase:
         spins += 1
-        if spins > SPINS:
+        if spins > SPINS + YIELDS:
+            _sleep(np.uint32(NAP_US))
+        elif spins > SPINS:
             _give_way()
