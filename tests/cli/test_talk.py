@@ -267,9 +267,9 @@ def test_an_interrupted_run_leaves_whole_results_and_goes_on(
     write, written = results.write_json, []
 
     def interrupted(path: Path, values: Any) -> None:
-        """Ctrl-C while the second result is being written."""
+        """Ctrl-C while the first result is being written."""
         written.append(path)
-        if len(written) == 2:
+        if len(written) == 1:
             signal.raise_signal(signal.SIGINT)
         write(path, values)
 
