@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from duologue.conditioning.reference import ReferenceConditioner
 from duologue.errors import DuologueError
+from duologue.nn.draw import embedding, normal
 from duologue.nn.linear import Linear
 
 Attributes = Mapping[str, "str | Tensor | None"]
@@ -75,9 +76,9 @@ class LutConditioner(nn.Module):
         super().__init__()
         self.n_bins = n_bins
         self.possible_values = None if possible_values is None else list(possible_values)
-        self.embed = nn.Embedding(n_bins + 1, dim)
+        self.embed = embedding(n_bins + 1, dim)
         self.output_proj = Linear(dim, output_dim)
-        self.learnt_padding = nn.Parameter(torch.randn(1, 1, output_dim) * 0.2)
+        self.learnt_padding = nn.Parameter(normal(1, 1, output_dim, std=0.2))
 
     def forward(self, values: Sequence[str | Tensor | None]) -> Tensor:
         """One value per conversation -> [B, 1, output_dim]."""
@@ -105,7 +106,7 @@ class TensorConditioner(nn.Module):
         super().__init__()
         self.dim = dim
         self.output_proj = Linear(dim, output_dim)
-        self.learnt_padding = nn.Parameter(torch.randn(1, 1, output_dim) * 0.2)
+        self.learnt_padding = nn.Parameter(normal(1, 1, output_dim, std=0.2))
 
     def forward(self, values: Sequence[str | Tensor | None]) -> Tensor:
         """One [S, dim] (or `None`) per conversation -> [B, longest S, output_dim].

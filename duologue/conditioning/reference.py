@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import DuologueError
+from duologue.nn.draw import embedding, normal
 from duologue.nn.linear import Linear
 from duologue.nn.rope import Rotation
 
@@ -150,7 +151,7 @@ class _Layer(nn.Module):
 class _Trunk(nn.Module):
     def __init__(self, config: ReferenceConfig) -> None:
         super().__init__()
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.tok_embeddings = embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.n_layers))
 
 
@@ -244,7 +245,7 @@ class ReferenceConditioner(nn.Module):
         self.options = dict(options)
         self.config = ReferenceConfig.from_options(options)
         self.output_proj = Linear(self.config.bridge_out, output_dim)
-        self.learnt_padding = nn.Parameter(torch.randn(1, 1, output_dim) * 0.2)
+        self.learnt_padding = nn.Parameter(normal(1, 1, output_dim, std=0.2))
 
     def forward(self, encoded: Tensor) -> Tensor:
         """Encoder output [..., bridge_out] -> rows for the model's input [..., dim]."""

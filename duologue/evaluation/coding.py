@@ -64,11 +64,11 @@ class MimiCoder:
     """One of our codecs."""
 
     def __init__(self, codec: Mimi, name: str) -> None:
-        from duologue.training.encoded import codec_fingerprint
+        from duologue.training.encoded import weights_fingerprint
 
         self._codec = codec
         self.name = f"{name}, {codec.num_codebooks} codebooks"
-        self.fingerprint = f"{codec_fingerprint(codec)}-{codec.num_codebooks}"
+        self.fingerprint = f"{weights_fingerprint(codec)}-{codec.num_codebooks}"
 
     def recode(self, pcm: Pcm) -> Pcm:
         import torch

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.mimi.config import QuantizerConfig
+from duologue.nn.draw import normal
 from duologue.nn.linear import Linear
 from duologue.nn.modules import ModuleSequence
 
@@ -22,7 +23,7 @@ class Codebook(nn.Module):
 
     def __init__(self, bins: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("embedding", torch.randn(bins, dim) * dim**-0.5)
+        self.register_buffer("embedding", normal(bins, dim, std=dim**-0.5))
 
     def nearest(self, x: Tensor) -> Tensor:
         """Index of the centroid nearest to each of [N, dim] -> int64 [N]."""

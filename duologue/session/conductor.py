@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PASSED_OVER = 5
 """A start goes before a due step after so many steps that left it no time between them."""
+FLUSH_SHARE = 0.5
+"""Of a frame's time that recognition may take to catch up between two frames."""
 RETRY_STEP_S = 1.0
 """How often a model that failed is tried again."""
 
@@ -51,6 +53,8 @@ class Conductor:
         self.seats: dict[str, Seat] = {}
         self.latencies: dict[str, LatencyHistogram] = {}
         """What ended conversations learnt about the back ends."""
+        self.flushes = False
+        """Whether local recognition catches up at once when a model asks for knowledge."""
         self.healthy = True
         self.ended_by: Counter[str] = Counter()
         self._tried_s = float("-inf")
@@ -70,6 +74,11 @@ class Conductor:
             "a step takes %.1f ms with one conversation, %.1f ms with %d",
             one_s * 1000, all_s * 1000, self.settings.slots,
         )  # fmt: skip
+        flush_s = self.bank.measure_flush(clock=self._clock)
+        self.flushes = flush_s is not None and flush_s <= FLUSH_SHARE * FRAME_S
+        if flush_s is not None:
+            how = "catches up at triggers" if self.flushes else "is waited for"
+            logger.info("recognition %s: catching up takes %.1f ms", how, flush_s * 1000)
 
     def take_slot(self) -> int:
         """A free slot, for a seat that has been admitted."""

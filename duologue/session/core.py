@@ -71,7 +71,7 @@ class ConversationCore:
     """See the module. `slot` must not be used by anybody else.
 
     With `flushes`, local recognition catches up at once when the model asks for knowledge. That
-    takes several of its steps, which is nothing in model time and too long between live frames.
+    takes several of its steps: nothing in model time, and measured by the conductor for live time.
     """
 
     def __init__(

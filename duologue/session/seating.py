@@ -106,7 +106,10 @@ class Seating:
         self, id: str, options: SessionOptions, brain: Conversation, setup: SlotSetup
     ) -> Seat:
         settings, bank = self._settings, self._conductor.bank
-        core = ConversationCore(bank, self._conductor.take_slot(), brain, setup)
+        conductor = self._conductor
+        core = ConversationCore(
+            bank, conductor.take_slot(), brain, setup, flushes=conductor.flushes
+        )
         log = None
         if self._logs is not None:
             log = SessionLog(self._logs, id, audio=settings.log_audio, max_bytes=settings.log_bytes)

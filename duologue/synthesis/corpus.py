@@ -2,7 +2,8 @@
 
 In the codec's, half of the texts are free sentences, the rest is what is said in wren's world; a
 quarter is spoken by wren's own voice, which stays clean, and some of the others went through a
-room. The recogniser's has users only, more rooms, and more of what they say.
+room. The decoder goes on learning with wren's voice alone, which is all that it will ever have to
+say. The recogniser's has users only, more rooms, and more of what they say.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import join
 from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.lines import world_line
+from duologue.synthesis.writer.loose import loose_words
 from duologue.synthesis.writer.sentences import free_sentence
 
 
@@ -29,14 +31,17 @@ class _Mixture:
     """Share of items in wren's own voice."""
     free: float
     """Share of free sentences among the texts."""
+    loose: float
+    """Share of loose words among the texts; in training only."""
     rooms: float
     """Share of users' items that went through a room."""
 
 
-Kind = Literal["mono", "users"]
+Kind = Literal["mono", "wren", "users"]
 _MIXTURES: dict[Kind, _Mixture] = {
-    "mono": _Mixture(wren=0.25, free=0.5, rooms=0.3),
-    "users": _Mixture(wren=0.0, free=0.35, rooms=0.5),
+    "mono": _Mixture(wren=0.25, free=0.5, loose=0.0, rooms=0.3),
+    "wren": _Mixture(wren=1.0, free=0.4, loose=0.2, rooms=0.0),
+    "users": _Mixture(wren=0.0, free=0.2, loose=0.35, rooms=0.5),
 }
 _ITEM_S = (3.0, 12.0)
 _SPEECH_DB = -23.0
@@ -51,8 +56,7 @@ def render_speech(kind: Kind, seed: int, index: int, split: Split, speaker: Spea
     wanted_s = draw.between(*_ITEM_S)
     utterance = None
     while utterance is None or utterance.seconds < wanted_s:
-        free = draw.chance(mixture.free)
-        text = free_sentence(draw, split) if free else world_line(draw, split)
+        text = _text(draw, mixture, split)
         spoken = speaker.say(text, voice)
         utterance = join(utterance, spoken, draw.between(0.25, 0.8)) if utterance else spoken
     conditions = None
@@ -78,3 +82,11 @@ def render_speech(kind: Kind, seed: int, index: int, split: Split, speaker: Spea
             "conditions": asdict(conditions) if conditions else None,
         },
     )
+
+
+def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
+    if mixture.loose and split == "train" and draw.chance(mixture.loose):
+        return loose_words(draw)
+    if draw.chance(mixture.free):
+        return free_sentence(draw, split)
+    return world_line(draw, split)

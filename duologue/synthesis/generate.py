@@ -22,7 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from duologue.synthesis.corpus import render_speech
 from duologue.synthesis.engines import festival
@@ -32,8 +32,8 @@ from duologue.synthesis.mixer import render_dialogue
 from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.splits import Split
 
-Kind = Literal["dialogue", "mono", "users"]
-KINDS: tuple[Kind, ...] = ("dialogue", "mono", "users")
+Kind = Literal["dialogue", "mono", "wren", "users"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _MANIFEST_EVERY = 50
 """Items between two writings of the manifest."""

@@ -24,7 +24,7 @@ from duologue.checkpoints.load import load_lm
 from duologue.checkpoints.reference import load_reference_encoder
 from duologue.checkpoints.save import write_tensors
 from duologue.checkpoints.tokenizer import TextTokenizer
-from duologue.conditioning.provider import ConditionProvider, FuserConfig
+from duologue.conditioning.provider import ConditionProvider, FuserConfig, LutConditioner
 from duologue.conditioning.reference import ReferenceEncoder
 from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
@@ -33,7 +33,7 @@ from duologue.moshi.sampling import Sampling
 from duologue.training.checkpoint import TrainingStateError
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.data import batches
-from duologue.training.encoded import Conversation
+from duologue.training.encoded import MAIN, OTHER, Conversation
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
     CODEC_NAME,
@@ -49,8 +49,9 @@ from duologue.training.lm_losses import audio_loss, delayed, recall, text_loss
 from duologue.training.scripts import MixedSource, ScriptConfig, ScriptSampler
 from duologue.training.text_stream import FIRST_PIECE, RETRIEVAL
 
-REFERENCE = "reference_with_time"
-"""Name of the conditioner, as in the published model."""
+REFERENCE, FIRST_SPEAKER = "reference_with_time", "first_speaker"
+"""Names of the conditioners, as in the published model."""
+_FIRST_SPEAKER = {"n_bins": 2, "dim": 16, "tokenizer": "noop", "possible_values": [MAIN, OTHER]}
 
 
 class Scores:
@@ -127,8 +128,11 @@ class DuplexTask(LanguageTask):
         options["embedder_params"] = {
             "vocab_size": len(references), **options.get("embedder_params", {}),
         }  # fmt: skip
-        self.conditioners = {REFERENCE: {"type": "arc_encoder", "arc_encoder": options}}
-        self.fuser = FuserConfig(streaming_sum=(REFERENCE,))
+        self.conditioners = {
+            FIRST_SPEAKER: {"type": "lut", "lut": _FIRST_SPEAKER},
+            REFERENCE: {"type": "arc_encoder", "arc_encoder": options},
+        }
+        self.fuser = FuserConfig(sum=(FIRST_SPEAKER,), streaming_sum=(REFERENCE,))
         torch.manual_seed(config.run.seed)
         provider = ConditionProvider(lm_config.dim, self.conditioners, self.fuser)
         self.lm = MoshiLM(lm_config, provider)
@@ -140,7 +144,14 @@ class DuplexTask(LanguageTask):
         for part, seed in ((tables[:own], 1), (tables[own:], 2)):
             begin_with_codebooks(part, codec.quantizer, seed=config.run.seed + seed)
         if start is not None:
-            go_on_from(self.lm, start[0])
+            # A model that was never told who begins goes on as before, and learns to be told.
+            new = self.lm.condition_provider.conditioners[FIRST_SPEAKER]
+            assert isinstance(new, LutConditioner)
+            nn.init.zeros_(new.output_proj.weight)
+            nn.init.zeros_(new.learnt_padding)
+            go_on_from(
+                self.lm, start[0], optional=f"condition_provider.conditioners.{FIRST_SPEAKER}."
+            )
             go_on_from(self.encoder, start[1])
         self.listener = nn.Linear(lm_config.dim, lm_config.text_classes)
         modules = {"lm": self.lm, "reference": self.encoder, "listener": self.listener}
@@ -193,7 +204,7 @@ class DuplexTask(LanguageTask):
         the targets of text and codes."""
         inputs, targets = delayed(batch.codes, self.lm.config)
         with self.config.run.autocast(self.device):
-            x = self.lm.embed(inputs) + self._condition(batch)
+            x = self.lm.embed(inputs) + self._reference_rows(batch) + self._first_speakers(batch)
             z, text_logits = self.lm.head(self.lm.transformer(x))
             heard = self.listener(z)
             columns = targets
@@ -215,7 +226,14 @@ class DuplexTask(LanguageTask):
         drawn = torch.rand(targets.shape[0], length, generator=generator)
         return drawn.argsort(dim=1)[:, :count].sort(dim=1).values.to(targets.device)
 
-    def _condition(self, batch: LMBatch) -> Tensor:
+    def _first_speakers(self, batch: LMBatch) -> Tensor:
+        """What is added to all frames of each sequence: [B, 1, dim]."""
+        given = [{FIRST_SPEAKER: who} if who else {} for who in batch.first_speakers]
+        total = self.lm.condition_provider(given).sum
+        assert total is not None
+        return total
+
+    def _reference_rows(self, batch: LMBatch) -> Tensor:
         """Rows of references at their frames: [B, T, dim]."""
         length = batch.codes.shape[2]
         rows = torch.zeros(batch.codes.shape[0], length, self.lm.config.dim, device=self.device)
@@ -304,7 +322,8 @@ class DuplexTask(LanguageTask):
         frames = min(one.frames, int(self.config.sample_s * self.corpus.frame_rate))
         codes = one.codes[:, :frames].long().to(self.device)
         half = codes.shape[0] // 2
-        generator = self.lm.generator(1, sampling=Sampling(0.7, 50), seed=0)
+        begins = {FIRST_SPEAKER: one.first_speaker} if one.first_speaker else None
+        generator = self.lm.generator(1, sampling=Sampling(0.7, 50), seed=0, conditions=begins)
         arrivals = {r.frame: r for r in self._arrivals(one)}
         words, spoken = self.tokenizer.stream(), []
         text = ""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.audio.files import read_channels
 from duologue.audio.levels import power_gate
@@ -59,6 +59,11 @@ class Conversation:
     @property
     def is_dialogue(self) -> bool:
         return self.facts.get("kind", "dialogue") == "dialogue"
+
+    @property
+    def first_speaker(self) -> str | None:
+        """Who is to begin, `MAIN` or `OTHER`, in a dialogue that says so."""
+        return {"model": MAIN, "user": OTHER}.get(str(self.facts.get("init_speaker")))
 
     def words(self, speaker: str) -> list[tuple[str, float, float]]:
         """Words of one speaker with start and end in seconds, sorted by start."""
@@ -198,8 +203,13 @@ def _encode_part(
 
 def codec_fingerprint(codec: Mimi) -> str:
     """Short hash of a codec's codebooks: codes of different codecs must not be mixed."""
+    return weights_fingerprint(codec.quantizer)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Short hash of a module's weights."""
     digest = hashlib.sha256()
-    for name, tensor in codec.quantizer.state_dict().items():
+    for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

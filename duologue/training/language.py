@@ -185,13 +185,19 @@ class LanguageTask:
         return AveragedWeights(self)
 
 
-def go_on_from(module: nn.Module, start: nn.Module) -> None:
+def go_on_from(module: nn.Module, start: nn.Module, *, optional: str | None = None) -> None:
     """Give a module the weights of one of the same shape.
+
+    Args:
+        optional: weights whose names begin so stay as they are where `start` has none.
 
     Raises:
         TrainingStateError: it has another shape; names what differs.
     """
     weights = {name: tensor.to(torch.float32) for name, tensor in start.state_dict().items()}
+    for name, tensor in module.state_dict().items():
+        if optional and name.startswith(optional):
+            weights.setdefault(name, tensor)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

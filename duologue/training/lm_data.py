@@ -20,7 +20,14 @@ from torch import Tensor
 from duologue.training.data import DataError, PrefetchConfig, generator_at
 from duologue.training.encoded import MAIN, OTHER, Conversation
 from duologue.training.phones import PhoneSet
-from duologue.training.text_stream import RETRIEVAL, Tokenizer, place_retrieval, text_row
+from duologue.training.text_stream import (
+    RETRIEVAL,
+    TextRow,
+    Tokenizer,
+    Word,
+    place_retrieval,
+    text_row,
+)
 
 ZERO = -1
 _SLACK_S = 1e-6
@@ -52,11 +59,15 @@ class LMBatch:
     name: the user's words (duplex, n = 1) or phones (transcription). -1 where nothing is known."""
     has_audio: bool = True
     """False where all rows but the text are empty."""
+    first_speakers: tuple[str | None, ...] = ()
+    """Who began each conversation, `MAIN` or `OTHER`, where it is known."""
 
     def to(self, device: torch.device) -> LMBatch:
         moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet, self.aside))
         codes, grounded, quiet, aside = moved
-        return LMBatch(codes, self.references, grounded, quiet, aside, self.has_audio)
+        return LMBatch(
+            codes, self.references, grounded, quiet, aside, self.has_audio, self.first_speakers
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,9 @@ class SequenceConfig(PrefetchConfig):
     reference_dropout: float = 0.0
     """Share of references that are replaced by the learnt "nothing" vector. The corpus has failed
     lookups with fitting replies; dropping more teaches to speak facts that were not given."""
+    words_wait: bool = False
+    """A word waits for the pieces of the one before it, which it cuts short otherwise (as in the
+    published fine-tuning)."""
     text_delay_s: float = 0.0
     """Transcription: how far the text lags behind the speech."""
     aside_delay_s: float = 0.0
@@ -93,6 +107,7 @@ class CutSequence:
     quiet: NDArray[np.float32]
     aside: NDArray[np.int64]
     references: list[Reference] = field(default_factory=list)
+    first_speaker: str | None = None
 
 
 class SequenceSampler:
@@ -146,7 +161,7 @@ class SequenceSampler:
         begins = [int(time * self.frame_rate) for time in times]
         return [0, *(frame for frame in begins if 0 < frame < last)]
 
-    def _words(self, one: Conversation, speaker: str, start: int) -> list[tuple[str, float, float]]:
+    def _words(self, one: Conversation, speaker: str, start: int) -> list[Word]:
         """Words of a speaker that begin in the sequence, in its own time."""
         shift = start / self.frame_rate
         length = self.config.frames / self.frame_rate
@@ -155,6 +170,12 @@ class SequenceSampler:
             for text, begin, end in one.words(speaker)
             if 0 <= begin - shift < length
         ]
+
+    def _row(self, words: Sequence[Word], delay_s: float = 0.0) -> TextRow:
+        return text_row(
+            words, self.config.frames, self.frame_rate, self.tokenizer,
+            delay_s=delay_s, wait=self.config.words_wait,
+        )  # fmt: skip
 
     def _padded(self, codes: Tensor, start: int) -> NDArray[np.int64]:
         part = codes[:, start : start + self.config.frames].numpy().astype(np.int64)
@@ -170,7 +191,7 @@ class DuplexSampler(SequenceSampler):
     ) -> CutSequence:
         frames = self.config.frames
         words = self._words(one, MAIN, start)
-        row = text_row(words, frames, self.frame_rate, self.tokenizer)
+        row = self._row(words)
         grounded = np.zeros(frames, dtype=np.bool_)
         references: list[Reference] = []
         for lookup in one.facts.get("retrieval") or ():
@@ -179,15 +200,16 @@ class DuplexSampler(SequenceSampler):
         row.tokens[inside:] = ZERO
         codes = np.concatenate([row.tokens[None], self._padded(one.codes, start)])
         quiet = np.zeros(frames, dtype=np.float32)
-        return CutSequence(codes, grounded, quiet, self._heard(one, start, inside), references)
+        heard = self._heard(one, start, inside)
+        return CutSequence(codes, grounded, quiet, heard, references, one.first_speaker)
 
     def _heard(self, one: Conversation, start: int, inside: int) -> NDArray[np.int64]:
         """The user's words as a text row [frames, 1], where there is a user to be heard."""
-        frames, delay = self.config.frames, self.config.aside_delay_s
+        frames = self.config.frames
         heard = np.full((frames, 1), ZERO, dtype=np.int64)
         if (one.codes[:, 0] != ZERO).any():
             words = self._words(one, OTHER, start)
-            row = text_row(words, frames, self.frame_rate, self.tokenizer, delay_s=delay)
+            row = self._row(words, self.config.aside_delay_s)
             heard[:inside, 0] = row.tokens[:inside]
         return heard
 
@@ -195,8 +217,8 @@ class DuplexSampler(SequenceSampler):
         self,
         lookup: Mapping[str, Any],
         start: int,
-        row: Any,
-        words: Sequence[tuple[str, float, float]],
+        row: TextRow,
+        words: Sequence[Word],
         grounded: NDArray[np.bool_],
         references: list[Reference],
         rng: np.random.Generator,
@@ -245,7 +267,7 @@ class TranscriptionSampler(SequenceSampler):
         frames, config = self.config.frames, self.config
         speaker = OTHER if one.is_dialogue else MAIN
         words = self._words(one, speaker, start)
-        row = text_row(words, frames, self.frame_rate, self.tokenizer, delay_s=config.text_delay_s)
+        row = self._row(words, config.text_delay_s)
         inside = max(0, min(frames, one.frames - start))
         row.tokens[inside:] = ZERO
         heard = one.codes[one.codes.shape[0] // 2 :] if one.is_dialogue else one.codes
@@ -316,4 +338,5 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         torch.from_numpy(np.stack([one.quiet for one in sequences])),
         torch.from_numpy(np.stack([one.aside for one in sequences])),
         has_audio=bool((codes[:, 1:] != ZERO).any()),
+        first_speakers=tuple(one.first_speaker for one in sequences),
     )

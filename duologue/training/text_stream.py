@@ -2,11 +2,14 @@
 
 The rules are those of the published fine-tuning code (see the interleaver in moshi-finetune): a
 word's pieces begin in the frame in which it begins, the frame before it says that padding ends,
-and a word that begins before the last one's pieces are out takes its place.
+and a word that begins before the last one's pieces are out takes its place. A small tokenizer needs
+two pieces a word where the published one needs one, and would lose every twelfth word so: there,
+words may wait for each other instead.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,25 +48,34 @@ def text_row(
     tokenizer: Tokenizer,
     *,
     delay_s: float = 0.0,
+    wait: bool = False,
 ) -> TextRow:
-    """Lay words, sorted by start, on a row of `frames`; `delay_s` moves them to later frames."""
+    """Lay words, sorted by start, on a row of `frames`.
+
+    Args:
+        delay_s: moves them to later frames.
+        wait: a word waits until all pieces of the one before it are out.
+    """
     tokens = np.full(frames, PADDING, dtype=np.int64)
     placed = np.full(len(words), -1, dtype=np.int64)
     upcoming = 0
-    pending: list[int] = []
+    pending: deque[tuple[int, int]] = deque()
     for frame in range(frames):
         while upcoming < len(words):
             text, start, end = words[upcoming]
             if (start + delay_s) * frame_rate >= frame + 1:
                 break
             if end > start:
-                pending = list(tokenizer.encode(text.strip()))
-                placed[upcoming] = frame
+                if not wait:
+                    pending.clear()
+                pending += [(upcoming, piece) for piece in tokenizer.encode(text.strip())]
             upcoming += 1
         if pending:
             if frame and tokens[frame - 1] == PADDING:
                 tokens[frame - 1] = END_OF_PADDING
-            tokens[frame] = pending.pop(0)
+            word, tokens[frame] = pending.popleft()
+            if placed[word] < 0:
+                placed[word] = frame
     return TextRow(tokens, placed)
 
 

@@ -30,7 +30,7 @@ gpu() { [ -f "$here/$1_gpu.toml" ] && [ "$device" = cuda ] && echo "--config $he
 train codec --config "$here/codec.toml" $(gpu codec) --data "$out/mono" --data "$out/mono_valid" \
     $(steps 40000) --out "$runs/codec"
 train codec --config "$here/codec.toml" --config "$here/decoder.toml" \
-    --start "$runs/codec/codec" --data "$out/mono" --data "$out/mono_valid" \
+    --start "$runs/codec/codec" --data "$out/own" --data "$out/mono" --data "$out/mono_valid" \
     $(steps 6000) --out "$runs/decoder"
 codec=$runs/decoder/codec
 

@@ -273,7 +273,8 @@ def test_an_interrupted_run_leaves_whole_results_and_goes_on(
             signal.raise_signal(signal.SIGINT)
         write(path, values)
 
-    arguments = (questions, "--stop-on-end-of-input")
+    # One after the other: together, all may be done when the signal is seen.
+    arguments = (questions, "--stop-on-end-of-input", "--batch-size", 1)
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_json", interrupted)
         stopped = talk(*arguments, model=model, out=tmp_path, code=130)

@@ -105,3 +105,16 @@ def test_recognition_catches_up_at_a_trigger_and_disturbs_nobody(own_codec: bool
     flushed = recogniser(own_codec).flush_frames
     assert 0 < len(mine.words) - len(theirs.words) <= flushed, "it babbles in silence too"
     assert mine.inactivity == theirs.inactivity, "the user is not silent for that"
+
+
+@pytest.mark.parametrize(("a_step_s", "quick"), [(0.0, True), (0.05, False)])
+def test_live_recognition_catches_up_where_that_is_quick(a_step_s: float, quick: bool) -> None:
+    def clock() -> float:
+        stage.time.now += a_step_s
+        return stage.time.now
+
+    stage = Stage(2, recogniser=recogniser())
+    stage.conductor._clock = clock
+    stage.conductor.warm_up()
+    assert stage.conductor.flushes is quick
+    assert stage.open(seed=13, init_speaker="user").core.flushes is quick

@@ -118,9 +118,10 @@ class Running:
         return f"ws://127.0.0.1:{self.port}/api/chat?{pairs}"
 
     def wait_until_empty(self) -> None:
-        """Wait for those who have left to be gone."""
+        """Wait for those who have left to be gone, and for those who left while they came."""
         until = time.monotonic() + PATIENCE_S
-        while self.lobby.engine.stats().in_use or self.lobby.visits:
+        running = self.server.server_state.tasks
+        while running or self.lobby.engine.stats().in_use or self.lobby.visits:
             assert time.monotonic() < until, "somebody is still there"
             time.sleep(0.005)
 

@@ -140,6 +140,12 @@ def test_a_new_word_takes_the_place_of_an_unfinished_one() -> None:
     assert row.tokens.tolist() == [10, 11, 16, PADDING, PADDING, PADDING]
 
 
+def test_a_new_word_may_wait_for_an_unfinished_one() -> None:
+    row = text_row([("abcd", 0.0, 0.2), ("g", 0.16, 0.3)], 7, 12.5, Letters(), wait=True)
+    assert row.tokens.tolist() == [10, 11, 12, 13, 16, PADDING, PADDING]
+    assert row.placed.tolist() == [0, 4]
+
+
 def test_delayed_words_come_later() -> None:
     row = text_row([("a", 0.0, 0.2)], 8, 12.5, Letters(), delay_s=0.4)
     assert row.tokens.tolist().index(10) == 5
