@@ -138,6 +138,8 @@ _LETTER_DIGIT = re.compile(r"(?<=[^\W\d_])-?(?=\d)|(?<=\d)(?=[^\W\d_])")
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 _ALLOWED_MARKS = frozenset(" '-.,?!")
 """Hyphens go last, when all that they hold together has been read."""
+_PLAIN = re.compile(r"[A-Za-z ',.?!-]*")
+_DIGIT = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉]")
 _MAX_PASSES = 6
 _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 
@@ -154,6 +156,23 @@ def speakable(text: str, max_chars: int = MAX_SPEAKABLE_CHARS) -> str:
 
 
 def _rewrite(text: str) -> str:
+    """One pass. What a text has no signs of is not looked for: most sentences are plain words."""
+    if not _PLAIN.fullmatch(text):
+        text = _without_markup(text)
+    for pattern, words in _LATIN:
+        text = pattern.sub(words, text)
+    if _DIGIT.search(text):
+        text = _dates_and_times(text)
+        text = _quantities(text)
+        text = _ABBREVIATION.sub(_expand_abbreviation, text)
+        text = _plain_numbers(text)
+    else:
+        text = _per_unit(_weekdays(text))
+        text = _ABBREVIATION.sub(_expand_abbreviation, text)
+    return _tidy(text)
+
+
+def _without_markup(text: str) -> str:
     text = _LINK.sub(r"\1", text)
     text = _URL.sub(lambda m: _dotted_name(m.group(1)), text)
     text = _MAIL.sub(lambda m: f"{_dotted_name(m.group(1))} at {_dotted_name(m.group(2))}", text)
@@ -161,14 +180,10 @@ def _rewrite(text: str) -> str:
     text = _MARKUP.sub(" ", text)
     text = text.replace("\u2019", "'").replace("\u2018", "'").replace("\u2212", "-")
     for fraction, words in _FRACTIONS.items():
-        text = re.sub(rf"(?<=\d)\s?{fraction}", f" and {words}", text).replace(fraction, words)
-    for pattern, words in _LATIN:
-        text = pattern.sub(words, text)
-    text = _dates_and_times(text)
-    text = _quantities(text)
-    text = _ABBREVIATION.sub(_expand_abbreviation, text)
-    text = _plain_numbers(text)
-    return _tidy(text)
+        if fraction in text:
+            text = re.sub(rf"(?<=\d)\s?{fraction}", f" and {words}", text)
+            text = text.replace(fraction, words)
+    return text
 
 
 def _dates_and_times(text: str) -> str:
@@ -181,10 +196,13 @@ def _dates_and_times(text: str) -> str:
         lambda m: _date(m, _month_number(m[2]), int(m[1]), int(m[3]) if m[3] else None), text
     )
     text = _DECADE.sub(lambda m: _plural_tens(int(m[1]), int(m[2])), text)
-    text = _WEEKDAY.sub(lambda m: _WEEKDAYS[m[1] or m[2]], text)
-    text = _WEEKDAY_RANGE.sub(" to ", text)
-    text = _TIME_RANGE.sub(" to ", text)
+    text = _TIME_RANGE.sub(" to ", _weekdays(text))
     return _TIME.sub(_time, text)
+
+
+def _weekdays(text: str) -> str:
+    text = _WEEKDAY.sub(lambda m: _WEEKDAYS[m[1] or m[2]], text)
+    return _WEEKDAY_RANGE.sub(" to ", text)
 
 
 def _quantities(text: str) -> str:
@@ -194,7 +212,12 @@ def _quantities(text: str) -> str:
     text = _RANGE.sub(_range, text)
     text = _SIGNED.sub("minus ", text)
     text = _PERCENT.sub(lambda m: f"{spell_number(m[1])} percent", text)
-    text = _MEASURE.sub(_measure, text)
+    return _per_unit(_MEASURE.sub(_measure, text))
+
+
+def _per_unit(text: str) -> str:
+    if "/" not in text:
+        return text
     return _PER_UNIT.sub(
         lambda m: f"{units_by_symbol()[m[1]].plural} per {units_by_symbol()[m[2]].singular}", text
     )
@@ -211,16 +234,8 @@ def _plain_numbers(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = "".join(_SYMBOLS.get(char, char) for char in text)
-    kept: list[str] = []
-    for char in unicodedata.normalize("NFC", text):
-        if char in _ALLOWED_MARKS or char.isalpha() or unicodedata.category(char) in ("Mn", "Mc"):
-            kept.append(char)
-        elif char.isdigit():
-            kept.append(f" {_digit_word(char)} ")
-        else:
-            kept.append(" ")
-    text = "".join(kept)
+    if not _PLAIN.fullmatch(text):
+        text = _allowed_only("".join(_SYMBOLS.get(char, char) for char in text))
     text = open_compounds(re.sub(r"(?<!\w)-+|-+(?!\w)", " ", text))
     text = re.sub(r"(?<!\w)'+|'+(?!\w)", " ", text)
     text = re.sub(r"\s+([.,?!])", r"\1", text)
@@ -230,6 +245,18 @@ def _tidy(text: str) -> str:
     text = " ".join(text.split())
     text = re.sub(r"^[\s.,?!-]+", "", text)
     return text.rstrip(", ")
+
+
+def _allowed_only(text: str) -> str:
+    kept: list[str] = []
+    for char in unicodedata.normalize("NFC", text):
+        if char in _ALLOWED_MARKS or char.isalpha() or unicodedata.category(char) in ("Mn", "Mc"):
+            kept.append(char)
+        elif char.isdigit():
+            kept.append(f" {_digit_word(char)} ")
+        else:
+            kept.append(" ")
+    return "".join(kept)
 
 
 def _digit_word(char: str) -> str:

@@ -32,7 +32,8 @@ from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import Sampling
 from duologue.training.checkpoint import TrainingStateError
 from duologue.training.code_embeddings import begin_with_codebooks
-from duologue.training.data import batches
+from duologue.training.data import DataError, batches
+from duologue.training.dictation import KIND, DictationConfig, DictationSampler, silent_column
 from duologue.training.encoded import MAIN, OTHER, Conversation
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -93,6 +94,7 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     """Shape of the reference encoder, in the keys of a published conditioner block."""
     losses: DuplexLossConfig = field(default_factory=DuplexLossConfig)
     scripts: ScriptConfig = field(default_factory=ScriptConfig)
+    dictation: DictationConfig = field(default_factory=DictationConfig)
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
     `top_k_text`, `temp`, `top_k`."""
@@ -168,9 +170,19 @@ class DuplexTask(LanguageTask):
             for split in ("train", "valid")
         )  # fmt: skip
         self.unseen_scripts = unseen
+        sentences = [one for one in corpus.train if one.facts.get("kind") == KIND]
+        if config.dictation.share and not sentences:
+            raise DataError(f"dictation.share: there is no corpus of the kind {KIND!r}")
+        dictation = None
+        if config.dictation.share:
+            dictation = DictationSampler(
+                sentences, config.dictation, config.data, self.tokenizer,
+                silence=silent_column(codec), frame_rate=corpus.frame_rate,
+            )  # fmt: skip
         self.source = MixedSource(
-            self.sampler, scripts, batch=config.run.batch, seed=config.run.seed
-        )
+            self.sampler, scripts, dictation, config.dictation,
+            batch=config.run.batch, seed=config.run.seed,
+        )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:
         return batches(self.source, position, self.config.run.batch)
@@ -189,6 +201,8 @@ class DuplexTask(LanguageTask):
         audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
         report = {"text": text, "audio": audio, "first_codebook": each[0]}
         report["last_codebook"] = each[-1]
+        if batch.dictated:
+            return weights.audio * audio, {"dictated": audio, "dictated_first": each[0]}
         loss = text + weights.audio * audio
         if weights.heard:
             report["heard"] = text_loss(

@@ -59,6 +59,8 @@ class LMBatch:
     name: the user's words (duplex, n = 1) or phones (transcription). -1 where nothing is known."""
     has_audio: bool = True
     """False where all rows but the text are empty."""
+    dictated: bool = False
+    """The text is given: only sound is learnt."""
     first_speakers: tuple[str | None, ...] = ()
     """Who began each conversation, `MAIN` or `OTHER`, where it is known."""
 
@@ -66,8 +68,9 @@ class LMBatch:
         moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet, self.aside))
         codes, grounded, quiet, aside = moved
         return LMBatch(
-            codes, self.references, grounded, quiet, aside, self.has_audio, self.first_speakers
-        )
+            codes, self.references, grounded, quiet, aside, self.has_audio, self.dictated,
+            self.first_speakers,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from duologue.synthesis.timeline import lay_out
 from duologue.synthesis.writer.dialogues import write_dialogue
 from duologue.synthesis.writer.sentences import free_sentence
 from duologue.training.data import generator_at
+from duologue.training.dictation import DictationConfig, DictationSampler
 from duologue.training.encoded import Conversation
 from duologue.training.lm_data import ZERO, CutSequence, DuplexSampler, LMBatch, SequenceConfig
 from duologue.training.text_stream import Tokenizer
@@ -90,12 +91,20 @@ def script_texts(count: int, seed: int = 1_000_003) -> Iterator[str]:
 
 
 class MixedSource:
-    """Batches of recordings and of scripts; which one a batch is depends on its position alone."""
+    """Batches of dialogues, scripts and dictation; which it is depends on its position alone."""
 
     def __init__(
-        self, recordings: DuplexSampler, scripts: ScriptSampler, *, batch: int, seed: int
+        self,
+        recordings: DuplexSampler,
+        scripts: ScriptSampler,
+        dictation: DictationSampler | None,
+        dictated: DictationConfig,
+        *,
+        batch: int,
+        seed: int,
     ) -> None:
-        self.recordings, self.scripts = recordings, scripts
+        self.recordings, self.scripts, self.dictation = recordings, scripts, dictation
+        self.dictated = dictated
         self.first = scripts.scripts.first_steps * batch
         self.seed = seed
 
@@ -106,8 +115,11 @@ class MixedSource:
     def batch(self, position: int, size: int) -> LMBatch:
         """Sequences of one kind for `size` positions."""
         of_scripts = self.scripts.scripts
-        reads = generator_at(~self.seed, position).random() < of_scripts.share
-        if position < self.first or reads:
+        drawn = generator_at(~self.seed, position).random()
+        if position < self.first or drawn < of_scripts.share:
             first = position // size * of_scripts.batch
             return self.scripts.batch(first, of_scripts.batch)
+        if self.dictation is not None and drawn > 1 - self.dictated.share:
+            first = position // size * self.dictated.batch
+            return replace(self.dictation.batch(first, self.dictated.batch), dictated=True)
         return self.recordings.batch(position, size)

@@ -30,7 +30,7 @@ from duologue.training.language import (
     save_model_folder,
     spread,
 )
-from duologue.training.lm_data import LMBatch, TranscriptionSampler
+from duologue.training.lm_data import ZERO, LMBatch, TranscriptionSampler
 from duologue.training.lm_losses import delayed, hint_loss, pause_loss, recall, text_loss
 from duologue.training.phones import PhoneSet
 from duologue.training.text_stream import FIRST_PIECE
@@ -57,6 +57,9 @@ class STTTrainingConfig(LanguageTrainingConfig):
     """Weight of padding tokens."""
     pauses: float = 0.2
     """Weight of the pause heads."""
+    forgotten: float = 0.0
+    """Share of what it has written that the model does not get back, so that it listens to what is
+    said rather than goes on with sentences that it knows."""
     aside: PhoneHints = field(default_factory=PhoneHints)
 
 
@@ -110,7 +113,7 @@ class STTTask(LanguageTask):
     def losses(
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, pauses, hints, targets = self._predict(batch)
+        logits, pauses, hints, targets = self._predict(batch, generator)
         text = text_loss(logits, targets, padding_weight=self.config.padding, special={})
         pause = pause_loss(pauses, batch.quiet, HORIZONS_S)
         report = {"text": text, "pause": pause}
@@ -120,9 +123,16 @@ class STTTask(LanguageTask):
             loss = loss + self.config.aside.weight * report["phones"]
         return loss, report
 
-    def _predict(self, batch: LMBatch) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    def _predict(
+        self, batch: LMBatch, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """Text logits [B, T, classes], pause logits, phone logits and text targets [B, T]."""
         inputs, targets = delayed(batch.codes, self.lm.config)
+        if generator is not None and self.config.forgotten:
+            drawn = torch.rand(inputs[:, 0].shape, generator=generator).to(inputs.device)
+            forgotten = (drawn < self.config.forgotten) & (inputs[:, 0] >= FIRST_PIECE)
+            inputs = inputs.clone()
+            inputs[:, 0].masked_fill_(forgotten, ZERO)
         with self.config.run.autocast(self.device):
             z, logits = self.lm.head(self.lm.transformer(self.lm.embed(inputs)))
             pauses = [head(z) for head in self.lm.extra_heads]

@@ -35,7 +35,7 @@ train codec --config "$here/codec.toml" --config "$here/decoder.toml" \
 codec=$runs/decoder/codec
 
 # 2. Codes, and the pieces that texts are made of.
-for part in mono users users_valid train valid; do
+for part in mono own users users_valid train valid; do
     train encode --data "$out/$part" --codec "$codec" --out "$out/codes/$part"
 done
 [ -f "$out/tokenizer.model" ] ||
@@ -43,8 +43,8 @@ done
 
 # 3. The language model with its reference encoder, and the recogniser.
 # shellcheck disable=SC2046
-train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/valid" \
-    --codec "$codec" --tokenizer "$out/tokenizer.model" \
+train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/own" \
+    --data "$out/codes/valid" --codec "$codec" --tokenizer "$out/tokenizer.model" \
     $(steps 6000) --out "$runs/lm"
 # shellcheck disable=SC2046
 train stt --config "$here/stt.toml" $(gpu stt) --data "$out/codes/train" --data "$out/codes/users" \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from duologue.training.checkpoint import TrainingStateError, load_newest
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.config import parse
 from duologue.training.data import DataError
+from duologue.training.dictation import DictationConfig, DictationSampler
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import MAIN, OTHER, Conversation, EncodedCorpus, encode_corpus
 from duologue.training.language import Corpus
@@ -269,7 +272,13 @@ RUN = {
 
 
 def duplex(
-    encoded: Path, codec: Mimi, tokenizer: Path, out: Path, start: Any = None, **changes: Any
+    encoded: Path,
+    codec: Mimi,
+    tokenizer: Path,
+    out: Path,
+    start: Any = None,
+    also: Sequence[Conversation] = (),
+    **changes: Any,
 ) -> Trainer[Any]:
     tables: dict[str, Any] = {
         "lm": LM, "run": RUN, "data": {"frames": 80}, "ema": 0.9, "held_out_sequences": 1,
@@ -285,11 +294,11 @@ def duplex(
         },
     }  # fmt: skip
     for name, values in changes.items():
-        tables[name] = {**tables[name], **values}
+        tables[name] = {**tables.get(name, {}), **values}
     config = parse(DuplexTrainingConfig, tables)
-    task = DuplexTask(
-        config, Corpus.of([encoded], codec), codec, tokenizer, tokenizer, torch.device("cpu"), start
-    )
+    corpus = Corpus.of([encoded], codec)
+    corpus = replace(corpus, train=[*corpus.train, *also])
+    task = DuplexTask(config, corpus, codec, tokenizer, tokenizer, torch.device("cpu"), start)
     return Trainer(task, config.run, out)
 
 
@@ -333,6 +342,64 @@ def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
         said = [int(token) for token in row[batch.grounded[reference.item]] if token > RETRIEVAL]
         if reference.tokens is not None and said:
             assert said[0] in reference.tokens
+
+
+def sentence(seconds: float, codes: int, levels: int = 3) -> Conversation:
+    frames = int(seconds * 12.5)
+    facts = {
+        "kind": "wren", "id": "s", "split": "train", "alignments": spoken("a b", 0.1, MAIN),
+    }  # fmt: skip
+    return Conversation(torch.full((levels, frames), codes, dtype=torch.int16), facts)
+
+
+def test_dictation_gives_the_text_to_what_is_said_and_silences_the_user() -> None:
+    sampler = DictationSampler(
+        [sentence(2.0, 5)], DictationConfig(frames=50), SequenceConfig(start_margin=8), Letters(),
+        silence=torch.tensor([1, 2, 3]), frame_rate=12.5,
+    )  # fmt: skip
+    one = sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
+    text, own, user = one.codes[0], one.codes[1:4], one.codes[4:]
+    lead = int(np.flatnonzero((own == 5).all(axis=0))[0])
+    assert 1 <= lead <= 8
+    said = slice(lead, lead + 25)
+    assert (own[:, said] == 5).all()
+    assert (own[:, :lead] == [[1], [2], [3]]).all()
+    assert (user[:, : said.stop] == [[1], [2], [3]]).all()
+    assert (one.codes[:, said.stop :] == -1).all()
+    assert [int(token) for token in text[said] if token > RETRIEVAL] == [10, 11]
+    assert not one.references
+
+
+def test_dictation_teaches_sound_and_no_text(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    trainer = duplex(
+        encoded, codec, tokenizer_file, tmp_path, also=[sentence(2.0, 5)],
+        dictation={"share": 0.5, "batch": 2, "frames": 40},
+    )  # fmt: skip
+    trainer.run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any("dictated" in row for row in rows)
+    task = trainer.task
+    batch = replace(task.source.dictation.batch(0, 2), dictated=True)
+    task.optimizer.zero_grad()
+    task.losses(batch, 0, None)[0].backward()
+    assert task.lm.text_linear.weight.grad is None
+    assert task.lm.depformer_in.at(0).weight.grad.abs().sum() > 0
+    with pytest.raises(DataError, match="no corpus of the kind"):
+        duplex(encoded, codec, tokenizer_file, tmp_path / "b", dictation={"share": 0.5})
+
+
+def test_models_are_told_who_begins(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    task = duplex(encoded, codec, tokenizer_file, tmp_path).task
+    batch = task.sampler.batch(0, 2)
+    added = task._first_speakers(replace(batch, first_speakers=(MAIN, OTHER)))
+    unknown = task._first_speakers(replace(batch, first_speakers=(None, None)))
+    assert added.shape == (2, 1, 32)
+    assert not torch.equal(added[0], added[1])
+    assert torch.equal(unknown[0], unknown[1])
 
 
 def test_users_words_are_told_aside(encoded: Path) -> None:
@@ -437,7 +504,7 @@ def test_transcription_model_learns_and_exports(
             "dim": 32, "num_heads": 2, "num_layers": 1, "hidden_scale": 2.0, "context": 120,
         },
         "run": {**RUN, "steps": 40, "evaluate_every": 40},
-        "data": {"frames": 80, "text_delay_s": 0.48},
+        "data": {"frames": 80, "text_delay_s": 0.48}, "forgotten": 0.2,
         "optimizer": {"lr": 0.004, "warmup_steps": 2}, "ema": 0.9, "held_out_sequences": 1,
     }  # fmt: skip
     config = parse(STTTrainingConfig, tables)

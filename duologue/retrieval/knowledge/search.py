@@ -169,6 +169,8 @@ class Searcher:
         self._likenesses: OrderedDict[str, Likenesses] = OrderedDict()
         self._latest: tuple[str, str, list[_Slot]] = ("", "", [])
         """What the latest question was taken to mean: after a search its weights are asked for."""
+        self._looked_up: tuple[frozenset[int], dict[int, float]] = (frozenset(), {})
+        """Its terms, and how rare those are that the index has."""
 
     def search(self, question: str, limit: int, *, background: str = "") -> list[Match]:
         """The best passages, best first; `background` words count for less and never alone."""
@@ -187,7 +189,9 @@ class Searcher:
     def question_weights(self, question: str) -> dict[int, tuple[int, float]]:
         """Terms a question may mean, by hash: (which slot, likeness times rarity)."""
         slots = [slot for slot in self._slots(question, "") if slot.asked]
-        _, rarities = self._look_up(slots) if slots else ([], {})
+        terms, rarities = self._looked_up
+        if not terms.issuperset(term for slot in slots for term, _ in slot.terms):
+            _, rarities = self._look_up(slots)
         weights: dict[int, tuple[int, float]] = {}
         for index, slot in enumerate(slots):
             for term_hash, likeness in slot.terms:
@@ -361,7 +365,9 @@ class Searcher:
                     found[hashes[index]] = (int(where[index]), start, end)
                     frequencies[hashes[index]] = frequencies.get(hashes[index], 0) + end - start
             spans.append(found)
-        return spans, {term: self._rarity(count) for term, count in frequencies.items()}
+        rarities = {term: self._rarity(count) for term, count in frequencies.items()}
+        self._looked_up = frozenset(hashes), rarities
+        return spans, rarities
 
     def _rarity(self, frequency: int) -> float:
         """Inverse document frequency."""
