@@ -353,7 +353,8 @@ def plot_bars(
     from matplotlib import pyplot
 
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
-    figure, axes = pyplot.subplots(figsize=(8, 0.5 + 0.34 * len(groups) * len(names)))
+    size = (8, max(2.0, 0.5 + 0.34 * len(groups) * len(names)))
+    figure, axes = pyplot.subplots(figsize=size)
     height = 0.8 / len(names)
     for index, name in enumerate(names):
         places = [row + (index - (len(names) - 1) / 2) * height for row in range(len(groups))]

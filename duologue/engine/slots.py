@@ -6,7 +6,8 @@
 
 A slot's results depend on its own frames and settings alone, to the bit: the batch always has the
 same shape, slots without a frame stand still, and a slot whose numbers go bad is told so and harms
-nobody. Results cross to the host in one copy. For one thread at a time; knows no dialogue.
+nobody. What a step does on the device is `duologue.engine.frame`; how that runs, called or as a
+captured graph, is `duologue.runtime.graph`. For one thread at a time; knows no dialogue.
 """
 
 from __future__ import annotations
@@ -23,19 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duologue.audio.levels import power_gate
 from duologue.engine.api import UNSTEERED, Wording
-from duologue.engine.duplex import Duplex, DuplexOutput, DuplexState
+from duologue.engine.frame import COLUMNS, BankFrame
 from duologue.engine.model import LoadedModel
 from duologue.engine.packing import pack_slot, unpack_slot
-from duologue.engine.wording import Steering, WordingState
 from duologue.moshi.config import UNGENERATED
 from duologue.moshi.prompt import Prompt, prompt_steps
-from duologue.nn.state import State
+from duologue.runtime.frame_choice import frame_maker
+from duologue.runtime.graph import CapturedFrames, EagerFrames, Recorder
 
 if TYPE_CHECKING:
     from duologue.conditioning.provider import Attributes
-    from duologue.moshi.generator import StepHooks
     from duologue.moshi.lm import MoshiLM
     from duologue.moshi.sampling import Sampling
     from duologue.stt.ports import LocalRecogniser
@@ -44,8 +43,6 @@ SPEAKERS = {"model": "SPEAKER_MAIN", "user": "SPEAKER_OTHER"}
 """Published values of the condition that says who speaks first."""
 MAX_PROMPTS = 8
 """Prompted starts kept for the next session with the same prompt; the least recently used go."""
-_COLUMNS = 6
-"""Numbers beside the samples in what a step copies to the host."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +83,6 @@ class SlotFrame:
     """Its estimate that the user is silent."""
 
 
-@dataclass
-class BankState(State):
-    """All that the slots remember."""
-
-    duplex: DuplexState
-    wording: WordingState
-    stt: State | None = None
-
-
 class SlotBank:
     """See the module."""
 
@@ -105,17 +93,43 @@ class SlotBank:
         *,
         gate_db: float | None = -65.0,
         recogniser: LocalRecogniser[Any] | None = None,
+        runtime: str = "auto",
     ) -> None:
-        self.model, self.slots, self.gate_db = model, slots, gate_db
-        self.duplex = Duplex(model.codec, model.lm, slots)
-        self.recogniser = recogniser
-        self._shares_codes = recogniser is not None and recogniser.hears_codes_of(model.codec)
-        stt = recogniser.init_state(slots, encodes=not self._shares_codes) if recogniser else None
-        padding = model.lm.config.existing_text_padding_id
-        self._steering = Steering(slots, padding, model.silent_tokens, model.device)
-        self.state = BankState(self.duplex.state, self._steering.state, stt)
+        """See `set_runtime` for `runtime`."""
+        self.model, self.slots, self.recogniser = model, slots, recogniser
+        self.frame = BankFrame(model, slots, gate_db, recogniser)
+        self.duplex, self.state = self.frame.duplex, self.frame.state
         self.frame_size = model.codec.frame_size
         self._prompted: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self.frames, self.openings = self._runners(runtime)
+
+    def set_runtime(self, runtime: str, recorder: Recorder | None = None) -> None:
+        """Have the steps run this way from now on: "auto", "eager" or "graph".
+
+        Where a graph is used ("auto": on CUDA devices), it is made with the first step, and anew
+        when what it holds has changed; conversations go on from one runtime to the other.
+
+        Args:
+            recorder: what makes graphs, if not CUDA.
+
+        Raises:
+            RuntimeUnavailable: a graph was asked for by name, and the device has none.
+        """
+        self.frames, self.openings = self._runners(runtime, recorder)
+
+    def _runners(
+        self, runtime: str, recorder: Recorder | None = None
+    ) -> tuple[EagerFrames, EagerFrames]:
+        """What runs the frames, and the first steps of fresh slots."""
+        make = frame_maker(runtime, self.model.device, self.frame.baked, recorder)
+        frames = make(self.frame.advance, self.frame.samples + self.slots)
+        self.frame.steers_all = isinstance(frames, CapturedFrames)
+        return frames, make(self.frame.open, self.slots)
+
+    @property
+    def gate_db(self) -> float | None:
+        """Frames of the user below this power are heard as digital silence."""
+        return self.frame.gate_db
 
     @property
     def dim(self) -> int:
@@ -124,52 +138,21 @@ class SlotBank:
 
     # A frame.
 
-    @torch.no_grad()
     def step(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, SlotFrame]:
         """Advance the slots that have a frame [frame_size] of the user's audio by one frame."""
-        pcm = torch.zeros(self.slots, 1, self.frame_size)
+        inputs = self.frames.inputs.zero_().numpy()
+        pcm = inputs[: self.frame.samples].reshape(self.slots, self.frame_size)
         for slot, frame in frames.items():
-            pcm[slot, 0] = torch.from_numpy(frame)
-        active = self._mask(*frames)
-        pcm = pcm.to(self.model.device, non_blocking=True)
-        gated = pcm
-        if self.gate_db is not None:
-            gated = power_gate(pcm, self.gate_db, frame_size=self.frame_size)
-        books = self.recogniser.num_codebooks if self.recogniser and self._shares_codes else 1
-        codes = self.duplex.encode(gated, active, num_codebooks=books)
-        heard = self._recognise(pcm, codes, active)
-        out = self.duplex.step(codes, active, hooks=self._hooks(active))
-        rows = self._to_host(out, heard)
+            pcm[slot] = frame
+            inputs[self.frame.samples + slot] = 1
+        rows = self.frames.run().numpy()
         return {slot: self._frame(rows[slot]) for slot in frames}
 
-    def _recognise(self, pcm: Tensor, codes: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Text token and inactivity of each slot, [B] each; recognisers of audio hear all of it."""
-        if self.recogniser is None:
-            nothing = torch.full((self.slots,), math.nan, device=pcm.device)
-            return nothing, nothing
-        source = codes if self._shares_codes else pcm
-        drawn = self.recogniser.step(source, self.state.stt, active)
-        return drawn.text.float(), drawn.inactivity
-
-    def _to_host(self, out: DuplexOutput, heard: tuple[Tensor, Tensor]) -> NDArray[np.float32]:
-        """Everything in one copy, which is also the only wait for the device: [B, samples + 6]."""
-        pcm = out.pcm[:, 0].float()
-        sane = out.step.text_logits.isfinite().all(-1) & pcm.isfinite().all(-1)
-        # Token ids are far below 2^24, so float32 holds them exactly.
-        numbers = torch.stack(
-            [
-                out.ready.float(), out.text.float(), out.step.sampled_text.float(), sane.float(),
-                heard[0], heard[1],
-            ],
-            dim=1,
-        )  # fmt: skip
-        return torch.cat([pcm, numbers], dim=1).cpu().numpy()
-
     def _frame(self, row: NDArray[np.float32]) -> SlotFrame:
-        ready, text, sampled, sane, heard_text, inactivity = row[-_COLUMNS:].tolist()
+        ready, text, sampled, sane, heard_text, inactivity = row[-COLUMNS:].tolist()
         heard = self.recogniser is not None
         return SlotFrame(
-            pcm=row[:-_COLUMNS].copy() if ready else None,
+            pcm=row[:-COLUMNS].copy() if ready else None,
             text=int(text) if ready else UNGENERATED,
             sampled_text=int(sampled),
             sane=bool(sane),
@@ -186,7 +169,7 @@ class SlotBank:
         """
         if self.recogniser is None:
             return []
-        encoder = self.duplex.state.codec if self._shares_codes else None
+        encoder = self.duplex.state.codec if self.frame.shares_codes else None
         drawn = self.recogniser.flush(self.state.stt, self._mask(slot), encoder)
         return [int(token) for token in torch.stack([one.text[slot] for one in drawn]).cpu()]
 
@@ -206,7 +189,8 @@ class SlotBank:
         self.reset(slot)
         self._configure(slot, setup)
         if setup.prompt is None:
-            generator.step(None, mask, hooks=self._hooks(mask))
+            self.openings.inputs.zero_()[slot] = 1
+            self.openings.run()
             yield
             return
         key = f"{setup.init_speaker}\n{setup.prompt.key}"
@@ -228,7 +212,7 @@ class SlotBank:
         """Make a slot fresh; the others keep every bit."""
         mask = self._mask(slot)
         self.duplex.reset(mask)
-        self._steering.state.reset(mask)
+        self.frame.steering.state.reset(mask)
         if self.recogniser is not None:
             self.recogniser.reset(self.state.stt, mask)
 
@@ -255,7 +239,7 @@ class SlotBank:
         """
         unpack_slot(self.state, slot, packed)
         self.duplex.generator.refresh_sampling()
-        self._steering.refresh()
+        self.frame.steering.refresh()
 
     def measure(
         self, steps: int = 3, clock: Callable[[], float] = time.perf_counter
@@ -296,11 +280,7 @@ class SlotBank:
         generator.set_sampling(
             text=setup.text or defaults.text, audio=setup.audio or defaults.audio, mask=mask
         )
-        self._steering.configure(mask, setup.wording)
-
-    def _hooks(self, active: Tensor) -> StepHooks | None:
-        sampling = self.duplex.generator.state.text_sampling
-        return self._steering.hooks(active, sampling.temperature)
+        self.frame.steering.configure(mask, setup.wording)
 
     def _mask(self, *slots: int) -> Tensor:
         mask = torch.zeros(self.slots, dtype=torch.bool)

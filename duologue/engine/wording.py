@@ -71,9 +71,14 @@ class Steering:
         state = self.state
         self._steers = bool((state.pad_mult != 0).any() | (state.context > 0).any())
 
-    def hooks(self, active: Tensor, temperature: Tensor) -> StepHooks | None:
-        """For a step of the slots `active` [B] at `temperature` [B]; None if none is steered."""
-        if not self._steers:
+    def hooks(
+        self, active: Tensor, temperature: Tensor, *, always: bool = False
+    ) -> StepHooks | None:
+        """For a step of the slots `active` [B] at `temperature` [B]; None if none is steered.
+
+        With `always`, hooks that do nothing then: the same work whoever is there.
+        """
+        if not (self._steers or always):
             return None
         return StepHooks(
             on_text_logits=lambda logits: self._bend(logits, temperature),

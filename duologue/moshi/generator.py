@@ -193,6 +193,15 @@ class Generator:
         """Codebooks that each step takes from outside."""
         return self.config.n_q - self.generated_q
 
+    @property
+    def widest(self) -> tuple[int, int]:
+        """What a step knows of its slots' settings on the host: how many tokens it must sort.
+
+        Of text and of audio; 1 if all slots are greedy, 0 for all tokens. Where a step is recorded
+        to be replayed, this is what must not have changed.
+        """
+        return self._widest_text, self._widest_audio
+
     def set_sampling(
         self,
         *,
@@ -574,9 +583,12 @@ def _all(mask: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _widest(state: SamplingState) -> int:
-    """Most tokens that any slot keeps: 1 if all are greedy, 0 if some slot keeps all."""
+    """Most tokens that any slot keeps: 1 if all are greedy, 0 if some slot keeps all.
+
+    Rounded up to a power of two, so that there are few different steps.
+    """
     greedy = state.temperature <= 0
     if bool(greedy.all()):
         return 1
     limits = state.top_k.masked_fill(greedy, 1)
-    return 0 if bool((limits == 0).any()) else int(limits.max())
+    return 0 if bool((limits == 0).any()) else 1 << (int(limits.max()) - 1).bit_length()

@@ -14,7 +14,7 @@ the return.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -130,6 +130,13 @@ class LocalRecogniser(Protocol[S]):
     @property
     def leans(self) -> bool:
         """Whether it can lean towards a vocabulary; set when it was made."""
+        ...
+
+    @property
+    def baked(self) -> Hashable:
+        """What `step` does beside reading and writing tensors depends on: equal while it does the
+        same work on the same tensors (see `duologue.runtime.graph`).
+        """
         ...
 
     @property

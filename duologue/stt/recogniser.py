@@ -13,7 +13,7 @@ into slots, so beginning a conversation costs no step and disturbs no other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -158,6 +158,11 @@ class Recogniser:
             else:
                 rows = rows.repeat(slots, *([1] * (tensor.dim() - 1)))
             assign_active(tensor, rows, None if mask is None else mask.to(tensor.device))
+
+    @property
+    def baked(self) -> Hashable:
+        """The vocabulary: what a step has in Python rather than in its state."""
+        return self.bias
 
     def set_vocabulary(self, words: Iterable[str]) -> int:
         """Lean towards other words from the next step on; returns how many it can lean towards.
