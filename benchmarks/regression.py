@@ -1,0 +1,115 @@
+"""Has anything become slower? `python benchmarks/regression.py`, about two minutes.
+
+Each guard is a ratio of two systems that take turns in one run on this machine, so that the machine
+cancels out: our fast path and the readable one, or a peer. It must reach `KEPT` of what
+docs/benchmarks.md has on record; times are never compared with times of another day. Ends with 1
+when a guard is broken. Names choose guards; `--list` shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+import loop
+import mimi
+
+KEPT = 0.6
+"""Of the recorded ratio: busy neighbours moved one by a third."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A ratio: how many times faster `ours` is than `other`."""
+
+    question: str
+    """Whose record it is compared with."""
+    case: str
+    ours: str
+    other: str
+    what: str
+    """The time that is compared."""
+    measure: Callable[[], dict[str, harness.Figures]]
+
+    def recorded(self) -> float | None:
+        """The ratio on record, if this case was measured."""
+        path = harness.RESULTS / f"{self.question}.json"
+        rows: Rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        for row in rows:
+            if row["case"] == self.case:
+                systems = row["systems"]
+                return float(self._time(systems[self.other]) / self._time(systems[self.ours]))
+        return None
+
+    def measured(self) -> float:
+        """The ratio now."""
+        figures = self.measure()
+        return figures[self.other].median(self.what) / figures[self.ours].median(self.what)
+
+    def _time(self, summary: Mapping[str, Any]) -> float:
+        return float(summary[self.what]["p50_ms"])
+
+
+def _loop(batch: int) -> dict[str, harness.Figures]:
+    options = {"threads": 1, "batch": batch}
+    command = [harness.OUR_PYTHON, loop.__file__, "--work"]
+    systems = [
+        harness.System(name, command, {**options, "system": name}, repetitions)
+        for name, repetitions in ((loop.OURS, 25), (loop.EAGER, 8))
+    ]
+    return harness.compare(systems, rounds=3, limit_s=8)
+
+
+def _mimi(options: dict[str, Any]) -> dict[str, harness.Figures]:
+    return harness.compare(mimi.systems(options, 8, (mimi.OURS, mimi.EAGER)), rounds=3, limit_s=12)
+
+
+def _full_codec() -> dict[str, harness.Figures]:
+    if not (mimi.FOLDER / "model.safetensors").exists():
+        mimi.prepare()
+    return _mimi({"kind": "stream", "books": 8, "threads": 1})
+
+
+def _small_codec() -> dict[str, harness.Figures]:
+    return _mimi({"kind": "wren", "books": None, "threads": 1, "batch": 1})
+
+
+GUARDS = {
+    "loop": Guard("loop", "1-1", loop.OURS, loop.EAGER, "frame", lambda: _loop(1)),
+    "loop of four": Guard("loop", "4-1", loop.OURS, loop.EAGER, "frame", lambda: _loop(4)),
+    "wren's codec": Guard("mimi", "wren-1-1", mimi.OURS, mimi.EAGER, "both", _small_codec),
+    "Mimi": Guard("mimi", "stream-8-1", mimi.OURS, mimi.EAGER, "both", _full_codec),
+}
+
+
+def main(names: Sequence[str]) -> int:
+    """Check guards, all by default; returns the exit status."""
+    broken = 0
+    for name in names or GUARDS:
+        guard = GUARDS[name]
+        recorded = guard.recorded()
+        if recorded is None:
+            print(f"{name}: {guard.case} is not in docs/benchmarks/{guard.question}.json yet")
+            continue
+        measured = guard.measured()
+        good = measured >= KEPT * recorded
+        broken += not good
+        print(
+            f"{name}: {measured:.1f} times faster than {guard.other}, {recorded:.1f} on record: "
+            + ("good" if good else f"SLOWER than it was (at least {KEPT * recorded:.1f})"),
+            flush=True,
+        )
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    if "--list" in sys.argv:
+        print("\n".join(GUARDS))
+    else:
+        sys.exit(main(sys.argv[1:]))
