@@ -33,8 +33,14 @@ from duologue.moshi.sampling import Sampling
 from duologue.training.checkpoint import TrainingStateError
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.data import DataError, batches
-from duologue.training.dictation import KIND, DictationConfig, DictationSampler, silent_column
 from duologue.training.encoded import MAIN, OTHER, Conversation
+from duologue.training.exercises import (
+    CORPORA,
+    Exercise,
+    ExerciseConfig,
+    ExerciseSampler,
+    silent_column,
+)
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
     CODEC_NAME,
@@ -94,7 +100,8 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     """Shape of the reference encoder, in the keys of a published conditioner block."""
     losses: DuplexLossConfig = field(default_factory=DuplexLossConfig)
     scripts: ScriptConfig = field(default_factory=ScriptConfig)
-    dictation: DictationConfig = field(default_factory=DictationConfig)
+    dictation: ExerciseConfig = field(default_factory=ExerciseConfig)
+    listening: ExerciseConfig = field(default_factory=ExerciseConfig)
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
     `top_k_text`, `temp`, `top_k`."""
@@ -170,18 +177,24 @@ class DuplexTask(LanguageTask):
             for split in ("train", "valid")
         )  # fmt: skip
         self.unseen_scripts = unseen
-        sentences = [one for one in corpus.train if one.facts.get("kind") == KIND]
-        if config.dictation.share and not sentences:
-            raise DataError(f"dictation.share: there is no corpus of the kind {KIND!r}")
-        dictation = None
-        if config.dictation.share:
-            dictation = DictationSampler(
-                sentences, config.dictation, config.data, self.tokenizer,
-                silence=silent_column(codec), frame_rate=corpus.frame_rate,
-            )  # fmt: skip
+        amounts: dict[Exercise, ExerciseConfig] = {
+            "dictation": config.dictation, "listening": config.listening,
+        }  # fmt: skip
+        exercises = [
+            self._exercise(name, amount) for name, amount in amounts.items() if amount.share
+        ]
         self.source = MixedSource(
-            self.sampler, scripts, dictation, config.dictation,
-            batch=config.run.batch, seed=config.run.seed,
+            self.sampler, scripts, exercises, batch=config.run.batch, seed=config.run.seed
+        )
+
+    def _exercise(self, exercise: Exercise, amount: ExerciseConfig) -> ExerciseSampler:
+        kind = CORPORA[exercise]
+        sentences = [one for one in self.corpus.train if one.facts.get("kind") == kind]
+        if not sentences:
+            raise DataError(f"{exercise}: there is no corpus of the kind {kind!r} among the data")
+        return ExerciseSampler(
+            exercise, sentences, amount, self.config.data, self.tokenizer,
+            silence=silent_column(self.codec), frame_rate=self.corpus.frame_rate,
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:
@@ -192,6 +205,9 @@ class DuplexTask(LanguageTask):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.losses
         text_logits, heard, audio_logits, targets, audio_targets = self._predict(batch, generator)
+        if batch.exercise == "listening":
+            words = self._heard_loss(heard, batch)
+            return weights.heard * words, {"listened": words}
         text = text_loss(
             text_logits, targets[:, 0], padding_weight=weights.padding,
             special={RETRIEVAL: weights.retrieval},
@@ -199,17 +215,19 @@ class DuplexTask(LanguageTask):
         if not batch.has_audio:
             return text, {"text": text}
         audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
+        if batch.exercise == "dictation":
+            return weights.audio * audio, {"dictated": audio, "dictated_first": each[0]}
         report = {"text": text, "audio": audio, "first_codebook": each[0]}
         report["last_codebook"] = each[-1]
-        if batch.dictated:
-            return weights.audio * audio, {"dictated": audio, "dictated_first": each[0]}
         loss = text + weights.audio * audio
         if weights.heard:
-            report["heard"] = text_loss(
-                heard, batch.aside[..., 0], padding_weight=weights.padding, special={}
-            )
+            report["heard"] = self._heard_loss(heard, batch)
             loss = loss + weights.heard * report["heard"]
         return loss, report
+
+    def _heard_loss(self, heard: Tensor, batch: LMBatch) -> Tensor:
+        padding = self.config.losses.padding
+        return text_loss(heard, batch.aside[..., 0], padding_weight=padding, special={})
 
     def _predict(
         self, batch: LMBatch, generator: torch.Generator | None
@@ -222,7 +240,7 @@ class DuplexTask(LanguageTask):
             z, text_logits = self.lm.head(self.lm.transformer(x))
             heard = self.listener(z)
             columns = targets
-            if not batch.has_audio:
+            if not batch.has_audio or batch.exercise == "listening":
                 columns = targets[:, :, :0]
                 return text_logits, heard, z.new_zeros(0), targets, columns
             chosen = self._draw_frames(targets, generator)

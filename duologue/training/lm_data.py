@@ -59,8 +59,8 @@ class LMBatch:
     name: the user's words (duplex, n = 1) or phones (transcription). -1 where nothing is known."""
     has_audio: bool = True
     """False where all rows but the text are empty."""
-    dictated: bool = False
-    """The text is given: only sound is learnt."""
+    exercise: str | None = None
+    """Which of `exercises.Exercise` it is: only one thing is learnt from it."""
     first_speakers: tuple[str | None, ...] = ()
     """Who began each conversation, `MAIN` or `OTHER`, where it is known."""
 
@@ -68,7 +68,7 @@ class LMBatch:
         moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet, self.aside))
         codes, grounded, quiet, aside = moved
         return LMBatch(
-            codes, self.references, grounded, quiet, aside, self.has_audio, self.dictated,
+            codes, self.references, grounded, quiet, aside, self.has_audio, self.exercise,
             self.first_speakers,
         )  # fmt: skip
 

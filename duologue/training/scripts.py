@@ -7,7 +7,7 @@ word times but no sound: its audio rows are empty, so only the text row is learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +21,8 @@ from duologue.synthesis.timeline import lay_out
 from duologue.synthesis.writer.dialogues import write_dialogue
 from duologue.synthesis.writer.sentences import free_sentence
 from duologue.training.data import generator_at
-from duologue.training.dictation import DictationConfig, DictationSampler
 from duologue.training.encoded import Conversation
+from duologue.training.exercises import ExerciseSampler
 from duologue.training.lm_data import ZERO, CutSequence, DuplexSampler, LMBatch, SequenceConfig
 from duologue.training.text_stream import Tokenizer
 
@@ -91,20 +91,18 @@ def script_texts(count: int, seed: int = 1_000_003) -> Iterator[str]:
 
 
 class MixedSource:
-    """Batches of dialogues, scripts and dictation; which it is depends on its position alone."""
+    """Batches of dialogues, scripts and exercises; which it is depends on its position alone."""
 
     def __init__(
         self,
         recordings: DuplexSampler,
         scripts: ScriptSampler,
-        dictation: DictationSampler | None,
-        dictated: DictationConfig,
+        exercises: Sequence[ExerciseSampler],
         *,
         batch: int,
         seed: int,
     ) -> None:
-        self.recordings, self.scripts, self.dictation = recordings, scripts, dictation
-        self.dictated = dictated
+        self.recordings, self.scripts, self.exercises = recordings, scripts, exercises
         self.first = scripts.scripts.first_steps * batch
         self.seed = seed
 
@@ -119,7 +117,10 @@ class MixedSource:
         if position < self.first or drawn < of_scripts.share:
             first = position // size * of_scripts.batch
             return self.scripts.batch(first, of_scripts.batch)
-        if self.dictation is not None and drawn > 1 - self.dictated.share:
-            first = position // size * self.dictated.batch
-            return replace(self.dictation.batch(first, self.dictated.batch), dictated=True)
+        shares = of_scripts.share
+        for exercise in self.exercises:
+            shares += exercise.amount.share
+            if drawn < shares:
+                count = exercise.amount.batch
+                return exercise.batch(position // size * count, count)
         return self.recordings.batch(position, size)

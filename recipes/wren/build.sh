@@ -44,7 +44,8 @@ done
 # 3. The language model with its reference encoder, and the recogniser.
 # shellcheck disable=SC2046
 train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/own" \
-    --data "$out/codes/valid" --codec "$codec" --tokenizer "$out/tokenizer.model" \
+    --data "$out/codes/users" --data "$out/codes/valid" \
+    --codec "$codec" --tokenizer "$out/tokenizer.model" \
     $(steps 6000) --out "$runs/lm"
 # shellcheck disable=SC2046
 train stt --config "$here/stt.toml" $(gpu stt) --data "$out/codes/train" --data "$out/codes/users" \

@@ -25,11 +25,12 @@ from duologue.training.checkpoint import TrainingStateError, load_newest
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.config import parse
 from duologue.training.data import DataError
-from duologue.training.dictation import DictationConfig, DictationSampler
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import MAIN, OTHER, Conversation, EncodedCorpus, encode_corpus
+from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
+    CutSequence,
     DuplexSampler,
     SequenceConfig,
     TranscriptionSampler,
@@ -344,48 +345,64 @@ def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
             assert said[0] in reference.tokens
 
 
-def sentence(seconds: float, codes: int, levels: int = 3) -> Conversation:
-    frames = int(seconds * 12.5)
+def sentence(seconds: float, codes: int, kind: str = "wren") -> Conversation:
+    levels, frames = 3, int(seconds * 12.5)
     facts = {
-        "kind": "wren", "id": "s", "split": "train", "alignments": spoken("a b", 0.1, MAIN),
+        "kind": kind, "id": "s", "split": "train", "alignments": spoken("a b", 0.1, MAIN),
     }  # fmt: skip
     return Conversation(torch.full((levels, frames), codes, dtype=torch.int16), facts)
 
 
-def test_dictation_gives_the_text_to_what_is_said_and_silences_the_user() -> None:
-    sampler = DictationSampler(
-        [sentence(2.0, 5)], DictationConfig(frames=50), SequenceConfig(start_margin=8), Letters(),
-        silence=torch.tensor([1, 2, 3]), frame_rate=12.5,
+def exercise(name: Exercise) -> CutSequence:
+    sampler = ExerciseSampler(
+        name, [sentence(2.0, 5)], ExerciseConfig(frames=50), SequenceConfig(start_margin=8),
+        Letters(), silence=torch.tensor([1, 2, 3]), frame_rate=12.5,
     )  # fmt: skip
-    one = sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
-    text, own, user = one.codes[0], one.codes[1:4], one.codes[4:]
-    lead = int(np.flatnonzero((own == 5).all(axis=0))[0])
+    return sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["dictation", "listening"])
+def test_in_an_exercise_one_speaks_and_the_other_is_silent(name: Exercise) -> None:
+    one = exercise(name)
+    text, speaks, silent = one.codes[0], one.codes[1:4], one.codes[4:]
+    if name == "listening":
+        speaks, silent = silent, speaks
+        assert (text[text >= 0] == PADDING).all()
+        text = one.aside[:, 0]
+    else:
+        assert (one.aside == -1).all()
+    lead = int(np.flatnonzero((speaks == 5).all(axis=0))[0])
     assert 1 <= lead <= 8
     said = slice(lead, lead + 25)
-    assert (own[:, said] == 5).all()
-    assert (own[:, :lead] == [[1], [2], [3]]).all()
-    assert (user[:, : said.stop] == [[1], [2], [3]]).all()
+    assert (speaks[:, said] == 5).all()
+    assert (speaks[:, :lead] == [[1], [2], [3]]).all()
+    assert (silent[:, : said.stop] == [[1], [2], [3]]).all()
     assert (one.codes[:, said.stop :] == -1).all()
     assert [int(token) for token in text[said] if token > RETRIEVAL] == [10, 11]
     assert not one.references
 
 
-def test_dictation_teaches_sound_and_no_text(
+def test_exercises_teach_one_thing_only(
     encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
 ) -> None:
+    amount = {"share": 0.3, "batch": 2, "frames": 40}
     trainer = duplex(
-        encoded, codec, tokenizer_file, tmp_path, also=[sentence(2.0, 5)],
-        dictation={"share": 0.5, "batch": 2, "frames": 40},
+        encoded, codec, tokenizer_file, tmp_path, dictation=amount, listening=amount,
+        also=[sentence(2.0, 5), sentence(2.0, 5, "users")], losses={"heard": 0.5},
+        run={"steps": 12},
     )  # fmt: skip
     trainer.run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert any("dictated" in row for row in rows)
+    assert {"dictated", "listened", "text"} <= {name for row in rows for name in row}
     task = trainer.task
-    batch = replace(task.source.dictation.batch(0, 2), dictated=True)
-    task.optimizer.zero_grad()
-    task.losses(batch, 0, None)[0].backward()
-    assert task.lm.text_linear.weight.grad is None
-    assert task.lm.depformer_in.at(0).weight.grad.abs().sum() > 0
+    for sampler in task.source.exercises:
+        task.optimizer.zero_grad()
+        task.losses(sampler.batch(0, 2), 0, None)[0].backward()
+        dictates = sampler.exercise == "dictation"
+        assert task.lm.text_linear.weight.grad is None
+        assert (task.listener.weight.grad is None) is dictates
+        assert (task.lm.depformer_in.at(0).weight.grad is None) is not dictates
+        assert task.lm.transformer.layers[0].norm1.alpha.grad.abs().sum() > 0
     with pytest.raises(DataError, match="no corpus of the kind"):
         duplex(encoded, codec, tokenizer_file, tmp_path / "b", dictation={"share": 0.5})
 

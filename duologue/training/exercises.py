@@ -1,0 +1,106 @@
+"""Exercises: sentences from which a duplex model learns one thing only, many times faster.
+
+In a dialogue everybody is silent most of the time, and what is said is much the same.
+
+- Dictation: wren's own recordings, read out to its text row. The text is given, the user is silent,
+  and only sound is learnt: how any piece of text is spoken.
+- Listening: users' recordings. wren is silent, and only the user's words are learnt, which a head
+  names while the model is trained (`heard` among its losses): a model that knows what was said
+  learns sooner when to look something up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duologue.mimi.codec import Mimi
+from duologue.training.encoded import MAIN, Conversation
+from duologue.training.lm_data import (
+    ZERO,
+    CutSequence,
+    LMBatch,
+    SequenceConfig,
+    SequenceSampler,
+)
+from duologue.training.text_stream import PADDING, Tokenizer
+
+Exercise = Literal["dictation", "listening"]
+CORPORA: dict[Exercise, str] = {"dictation": "wren", "listening": "users"}
+"""The kind of corpus that an exercise takes its sentences from."""
+_SEEDS: dict[Exercise, int] = {"dictation": 2_000_003, "listening": 3_000_017}
+_SILENCE_S = 4.0
+"""A codec has come to rest after so long."""
+
+
+@dataclass(frozen=True)
+class ExerciseConfig:
+    """How much of an exercise there is."""
+
+    share: float = 0.0
+    """Of all batches."""
+    batch: int = 12
+    frames: int = 100
+
+
+class ExerciseSampler(SequenceSampler):
+    """Sequences of one exercise, the n-th a function of n."""
+
+    def __init__(
+        self,
+        exercise: Exercise,
+        conversations: Sequence[Conversation],
+        amount: ExerciseConfig,
+        sequences: SequenceConfig,
+        tokenizer: Tokenizer,
+        *,
+        silence: Tensor,
+        frame_rate: float,
+    ) -> None:
+        """`silence` is the column of codes [K] of a channel on which nothing is said."""
+        super().__init__(
+            conversations, replace(sequences, frames=amount.frames), tokenizer,
+            seed=_SEEDS[exercise], frame_rate=frame_rate,
+        )  # fmt: skip
+        self.exercise, self.amount = exercise, amount
+        self._silence = silence.numpy().astype(np.int64)[:, None]
+
+    def batch(self, position: int, size: int) -> LMBatch:
+        return replace(super().batch(position, size), exercise=self.exercise)
+
+    def cut(
+        self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
+    ) -> CutSequence:
+        frames = self.config.frames
+        # Nobody begins to speak in the first frame of a conversation.
+        lead = 0 if start else int(rng.integers(1, self.config.start_margin + 1))
+        later_s = lead / self.frame_rate
+        words = [(text, a + later_s, b + later_s) for text, a, b in self._words(one, MAIN, start)]
+        silence = self._silence.repeat(frames, axis=1)
+        spoken = np.concatenate([silence[:, :lead], self._padded(one.codes, start)], axis=1)
+        spoken = spoken[:, :frames]
+        inside = max(0, min(frames, lead + one.frames - start))
+        aside = np.full((frames, 1), ZERO, dtype=np.int64)
+        if self.exercise == "dictation":
+            text, own, user = self._row(words).tokens, spoken, silence
+        else:
+            text, own, user = np.full(frames, PADDING), silence, spoken
+            aside[:inside, 0] = self._row(words, self.config.aside_delay_s).tokens[:inside]
+        codes: NDArray[np.int64] = np.concatenate([text[None], own, user])
+        codes[:, inside:] = ZERO
+        nothing = np.zeros(frames, dtype=np.bool_)
+        return CutSequence(codes, nothing, nothing.astype(np.float32), aside)
+
+
+@torch.no_grad()
+def silent_column(codec: Mimi) -> Tensor:
+    """Codes [K] of silence, once the codec has come to rest."""
+    samples = int(_SILENCE_S * codec.frame_rate) * codec.frame_size
+    device = next(codec.parameters()).device
+    return codec.encode(torch.zeros(1, 1, samples, device=device))[0, :, -1].cpu()
