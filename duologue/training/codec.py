@@ -57,7 +57,7 @@ from duologue.training.discriminator import (
 )
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.phones import PhoneSet
-from duologue.training.quantization import Quantized, QuantizerTrainer, QuantizerTrainingConfig
+from duologue.training.quantization import QuantizerTrainer, QuantizerTrainingConfig
 from duologue.training.reports import save_comparison
 from duologue.training.trainer import RunConfig
 
@@ -113,6 +113,9 @@ class SemanticConfig:
 
     parts_per_frame: int = 2
     """Each frame is described in so many parts, so that the order inside it counts."""
+    delay_s: float = 0.0
+    """How far the phones lag behind the sound: the encoder cannot know how one that has just begun
+    goes on."""
     phones: tuple[str, ...] = ()
     """The phones that count; all of the data's when empty. Silence is always one."""
 
@@ -174,6 +177,7 @@ class CodecTask:
         self.sampler = SegmentSampler(
             train, config.data, self.phone_set, seed=config.run.seed,
             sample_rate=codec_config.sample_rate, part_samples=codec_config.frame_size // parts,
+            phone_delay_s=config.semantic.delay_s,
         )  # fmt: skip
         if self.sampler.samples % codec_config.frame_size:
             raise ValueError(
@@ -299,7 +303,7 @@ class CodecTask:
         if config.decoder_only:
             decoded.backward(gradient * share)
             return report, latent
-        semantic, accuracy = self._semantic_loss(quantized, batch.phones)
+        semantic, accuracy = self._semantic_loss(quantized.semantic, batch.phones)
         added = weights.commitment * quantized.commitment + weights.semantic * semantic
         if weights.envelope:
             envelope = self.envelope(context.float(), batch.pcm[:, 0])
@@ -345,9 +349,9 @@ class CodecTask:
                 truth = self._judge(real)
         return {"adversarial": deception_loss(fake), "feature": feature_loss(truth, fake)}
 
-    def _semantic_loss(self, quantized: Quantized, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _semantic_loss(self, semantic: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy to the phone shares, and how often the likeliest phone is right."""
-        logits = self.probe(quantized.semantic).unflatten(-1, (-1, len(self.phone_set)))
+        logits = self.probe(semantic).unflatten(-1, (-1, len(self.phone_set)))
         logits = logits.flatten(1, 2)
         known = targets.sum(dim=-1)
         count = known.sum().clamp(min=1)
@@ -363,6 +367,7 @@ class CodecTask:
         chosen = self.held_out[:: max(1, len(self.held_out) // config.recordings)]
         scores: dict[str, list[float]] = {}
         all_codes = []
+        phones, phones_known = 0.0, 0.0
         for index, recording in enumerate(chosen[: config.recordings]):
             count = min(self.sampler.store.length(recording.path), int(config.longest_s * rate))
             original = to_float(self.sampler.store.read(recording.path, 0, count))
@@ -372,6 +377,8 @@ class CodecTask:
             decoded = _signal(codec.decode(codes), count)
             unquantized = _signal(codec.decode_from_latent(latent), count)
             all_codes.append(codes.cpu())
+            named, known = self._named_phones(codec, codes, recording)
+            phones, phones_known = phones + named, phones_known + known
             for name, value in {
                 "stoi": metrics.stoi(original, decoded, rate),
                 "stoi_unquantized": metrics.stoi(original, unquantized, rate),
@@ -385,10 +392,24 @@ class CodecTask:
         used = metrics.perplexity(torch.cat(all_codes, dim=2), codec.config.quantizer.bins)
         return {
             **means,
+            "phone_accuracy": phones / max(1.0, phones_known),
             "stoi_p10": float(np.nanpercentile(scores["stoi"], 10)),
             "perplexity_first": used[0],
             "perplexity_rest": float(np.mean(used[1:])) if used[1:] else float("nan"),
         }
+
+    def _named_phones(
+        self, codec: Mimi, codes: Tensor, recording: Recording
+    ) -> tuple[float, float]:
+        """How many parts' phones the first codebook tells, and of how many they are known."""
+        parts = codes.shape[-1] * self.config.semantic.parts_per_frame
+        truth = torch.from_numpy(self.sampler.phone_targets(recording, 0, parts)).to(self.device)
+        if not truth.any():
+            return 0.0, 0.0
+        semantic = codec.quantizer.first.decode(codes[:, :1])
+        accuracy = self._semantic_loss(semantic, truth[None])[1]
+        known = float((truth.sum(dim=-1) > 0).sum())
+        return float(accuracy) * known, known
 
     @torch.no_grad()
     def finished_codec(self) -> Mimi:

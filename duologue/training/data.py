@@ -246,13 +246,15 @@ class SegmentSampler:
         seed: int,
         sample_rate: int = 24_000,
         part_samples: int = 960,
+        phone_delay_s: float = 0.0,
     ) -> None:
+        """Phones are told in parts of `part_samples`, `phone_delay_s` after they are heard."""
         if not recordings:
             raise DataError("there are no recordings to draw from")
         self.recordings, self.config, self.phone_set, self.seed = (
             recordings, config, phone_set, seed,
         )  # fmt: skip
-        self.part_samples = part_samples
+        self.part_samples, self.phone_delay_s = part_samples, phone_delay_s
         self.samples = round(config.segment_s * sample_rate / part_samples) * part_samples
         self.store = AudioStore(sample_rate, config.cache_mb)
         weights = np.array([r.duration_s * r.weight for r in recordings])
@@ -270,7 +272,7 @@ class SegmentSampler:
         pcm = to_float(self.store.read(recording.path, start, self.samples))
         gain = 10 ** (rng.uniform(*self.config.gain_db) / 20)
         pcm *= np.float32(min(gain, 0.99 / max(1e-6, float(np.abs(pcm).max()))))
-        return pcm, self._targets(recording, start)
+        return pcm, self.phone_targets(recording, start, self.samples // self.part_samples)
 
     def batch(self, position: int, size: int) -> Batch:
         """Segments `position` to `position + size - 1`."""
@@ -278,13 +280,13 @@ class SegmentSampler:
         pcm = torch.from_numpy(np.stack([pair[0] for pair in pairs]))[:, None]
         return Batch(pcm, torch.from_numpy(np.stack([pair[1] for pair in pairs])))
 
-    def _targets(self, recording: Recording, start: int) -> NDArray[np.float32]:
-        parts = self.samples // self.part_samples
+    def phone_targets(self, recording: Recording, start: int, parts: int) -> NDArray[np.float32]:
+        """Phone shares [parts, phones] from a sample of a recording on."""
         if recording.phones is None:
             return np.zeros((parts, len(self.phone_set)), dtype=np.float32)
         rate = self.store.sample_rate
         return self.phone_set.targets(
-            recording.phones, start / rate, parts, self.part_samples / rate
+            recording.phones, start / rate - self.phone_delay_s, parts, self.part_samples / rate
         )
 
 
