@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 MAX_PASSED_OVER = 5
 """A start goes before a due step after so many steps that left it no time between them."""
 FLUSH_SHARE = 0.5
-"""Of a frame's time that recognition may take to catch up between two frames."""
+"""Of a frame's time that recognition may take to catch up between two frames, if all sessions ask
+for knowledge at once."""
 RETRY_STEP_S = 1.0
 """How often a model that failed is tried again."""
 
@@ -75,7 +76,8 @@ class Conductor:
             one_s * 1000, all_s * 1000, self.settings.slots,
         )  # fmt: skip
         flush_s = self.bank.measure_flush(clock=self._clock)
-        self.flushes = flush_s is not None and flush_s <= FLUSH_SHARE * FRAME_S
+        at_worst_s = (flush_s or 0.0) * self.settings.slots
+        self.flushes = flush_s is not None and at_worst_s <= FLUSH_SHARE * FRAME_S
         if flush_s is not None:
             how = "catches up at triggers" if self.flushes else "is waited for"
             logger.info("recognition %s: catching up takes %.1f ms", how, flush_s * 1000)

@@ -275,9 +275,14 @@ def test_an_interrupted_run_leaves_whole_results_and_goes_on(
 
     # One after the other: together, all may be done when the signal is seen.
     arguments = (questions, "--stop-on-end-of-input", "--batch-size", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(results, "write_json", interrupted)
-        stopped = talk(*arguments, model=model, out=tmp_path, code=130)
+    # Workers of a test run ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "write_json", interrupted)
+            stopped = talk(*arguments, model=model, out=tmp_path, code=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "of 3 recordings are done; the same command goes on" in stopped.stderr
     done = sorted(path.name for path in tmp_path.iterdir())
     assert {f"{Path(name).stem}{kind}" for name in done for kind in (".json", ".wav")} == set(done)
