@@ -182,12 +182,12 @@ def report(record: harness.Record) -> None:
         bars[f"{row['precision']}, {row['threads']} thr"] = {
             name: f["step"]["p50_ms"] for name, f in found.items()
         }
-        peer = found.get(PEER, {}).get("step", {}).get("p50_ms", float("nan"))
+        peer = found.get(PEER, {}).get("step", {}).get("p50_ms")
         for name, f in found.items():
             lines.append([
                 row["precision"], row["threads"], name, f["step"]["p50_ms"], f["step"]["p95_ms"],
-                f"{peer / f['step']['p50_ms']:.1f}", f["gb_s"], row["machine"]["read_gb_s"],
-                f"{f['share']:.2f}", f["peak_mb"],
+                f"{peer / f['step']['p50_ms']:.1f}" if peer else "it has none",
+                f["gb_s"], row["machine"]["read_gb_s"], f"{f['share']:.2f}", f["peak_mb"],
             ])  # fmt: skip
     header = (
         "weights", "threads", "system", "ms a step, p50", "p95", "times moshi", "GB/s",
