@@ -115,6 +115,7 @@ class Engine:
         self._sessions: dict[str, _Outside] = {}
         self._by_token: dict[str, Session] = {}
         self._reserved = 0
+        self._restoring: set[str] = set()
         self._draining = False
         self._counters: defaultdict[str, LookupCounters] = defaultdict(LookupCounters)
         self._shelf = KnowledgeShelf()
@@ -200,11 +201,12 @@ class Engine:
             )
             id = secrets.token_hex(8)
             seat = await self._on_thread(self._seating.seat, id, options, brain, setup)
-            session = await self._let_in(seat, secrets.token_urlsafe(24), knowledge)
-            if options.system_prompt and not self._takes_role:
-                report = Report(WarningCode.OTHER, NO_ROLE)
-                self._thread.post(self._conductor.receive, seat, report)
-            return session
+            outside = self._let_in(seat, secrets.token_urlsafe(24), knowledge)
+        await self._begin(outside, seat)
+        if options.system_prompt and not self._takes_role:
+            report = Report(WarningCode.OTHER, NO_ROLE)
+            self._thread.post(self._conductor.receive, seat, report)
+        return outside.session
 
     async def restore(self, snapshot: bytes) -> Session:
         """Continue a snapshot in a free slot, under its id and token if they are not in use.
@@ -215,15 +217,14 @@ class Engine:
         with self._reservation():
             saved = await asyncio.to_thread(SessionSnapshot.from_bytes, snapshot)
             setup, knowledge = await self._read_files(replace(saved.options, seed=saved.seed))
-            known = saved.resume_token in self._by_token or saved.id in self._sessions
-            id = secrets.token_hex(8) if known else saved.id
-            token = secrets.token_urlsafe(24) if known else saved.resume_token
-            seat = await self._on_thread(self._seating.seat_again, id, saved, setup)
-            session = await self._let_in(seat, token, knowledge, seat.core.brain.frame + 1)
-            for command in saved.commands:
-                self._sessions[id].runner.carry_out(_with_time_left(command, saved))
-            session.come_back()
-            return session
+            with self._name_for(saved) as (id, token):
+                seat = await self._on_thread(self._seating.seat_again, id, saved, setup)
+                outside = self._let_in(seat, token, knowledge)
+        await self._begin(outside, seat, seat.core.brain.frame + 1)
+        for command in saved.commands:
+            outside.runner.carry_out(_with_time_left(command, saved))
+        outside.session.come_back()
+        return outside.session
 
     def resume(self, token: str) -> Session:
         """Come back to a session; a reader it still has is taken over.
@@ -329,7 +330,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _reservation(self) -> Iterator[None]:
-        """Count somebody in from the decision on until the session is there, or has failed."""
+        """Count somebody in from the decision on, until they count as a session or have failed."""
         if self._draining:
             raise EngineDraining(STOPPING, RETRY_AFTER_S)
         admission = self.can_admit()
@@ -340,6 +341,20 @@ class Engine:
             yield
         finally:
             self._reserved -= 1
+            self._gone.set()
+
+    @contextlib.contextmanager
+    def _name_for(self, saved: SessionSnapshot) -> Iterator[tuple[str, str]]:
+        """Id and token of a restored session: its own, or new ones where it is already here."""
+        here = self._restoring | self._sessions.keys()
+        if saved.id in here or saved.resume_token in self._by_token:
+            yield secrets.token_hex(8), secrets.token_urlsafe(24)
+            return
+        self._restoring.add(saved.id)
+        try:
+            yield saved.id, saved.resume_token
+        finally:
+            self._restoring.discard(saved.id)
 
     async def _read_files(
         self, options: SessionOptions
@@ -356,14 +371,8 @@ class Engine:
             raise EngineError(str(error)) from error
         return setup, knowledge
 
-    async def _let_in(
-        self,
-        seat: Seat,
-        token: str,
-        knowledge: KnowledgeRetriever | None,
-        first_frame: int = 0,
-    ) -> Session:
-        """Give a seat its outside, and wait until its slot is ready."""
+    def _let_in(self, seat: Seat, token: str, knowledge: KnowledgeRetriever | None) -> _Outside:
+        """Give a seat its outside; from now on it counts as a session."""
         options = seat.options
         backends = self._backends
         if knowledge is not None:
@@ -380,6 +389,10 @@ class Engine:
         session = Session(self, seat, token, self._clock)
         outside = _Outside(session, runner, None, knowledge)
         self._sessions[seat.id], self._by_token[token] = outside, session
+        return outside
+
+    async def _begin(self, outside: _Outside, seat: Seat, first_frame: int = 0) -> None:
+        """Wait until a seat's slot and its hearing are ready."""
         try:
             if self._remote_stt is not None:
                 outside.hearing = RemoteHearing(await self._remote_stt.open(), first_frame)
@@ -394,9 +407,8 @@ class Engine:
                 raise EngineError(str(error)) from error
             raise
         for command in seat.early:
-            runner.carry_out(command)
+            outside.runner.carry_out(command)
         seat.early.clear()
-        return session
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.wrap_future(self._thread.submit(function, *arguments))

@@ -85,8 +85,9 @@ def test_text_is_steered_as_asked(server: Running) -> None:
             return b"".join(m[1:] for m in caller.messages if m[0] == 2).decode(), metadata
 
     async def all_of_it() -> None:
-        plain, quiet = await asyncio.gather(talk(), talk(pad_mult=9))
-        varied = await talk(repetition_penalty=90, repetition_penalty_context=64)
+        plain, quiet, varied = await asyncio.gather(
+            talk(), talk(pad_mult=9), talk(repetition_penalty=90, repetition_penalty_context=64)
+        )
         assert plain[0].strip()
         assert quiet[0] == ""
         assert varied[0] != plain[0]

@@ -37,6 +37,7 @@ from duologue.dialogue import (
     WarningCode,
 )
 from duologue.engine.api import (
+    Admission,
     EngineDraining,
     EngineError,
     EngineFull,
@@ -164,6 +165,53 @@ def test_full_is_refused_and_a_slot_comes_back() -> None:
     run(test)
 
 
+def test_all_slots_are_given_to_those_who_come_at_once() -> None:
+    async def test() -> None:
+        async with engine(slots=3) as running:
+            counts = []
+            watched = running.can_admit
+
+            def can_admit() -> Admission:
+                counts.append(running.stats().in_use)
+                return watched()
+
+            running.can_admit = can_admit
+            sessions = await asyncio.gather(*(running.open() for _ in range(3)))
+            assert len({session.id for session in sessions}) == 3
+            assert running.stats().in_use == 3
+            assert counts == [0, 1, 2]
+            assert not watched().ok
+
+    run(test)
+
+
+@pytest.mark.parametrize("ready", [1, 2])
+def test_who_is_being_let_in_counts_once(ready: int) -> None:
+    """One comes while others wait for their slots to be made ready."""
+
+    async def test() -> None:
+        async with engine(slots=3) as running:
+            gate, seated = asyncio.Event(), 0
+            begin = running._begin
+
+            async def held(*arguments: Any) -> None:
+                nonlocal seated
+                seated += 1
+                await gate.wait()
+                await begin(*arguments)
+
+            running._begin = held
+            early = [asyncio.create_task(running.open()) for _ in range(ready)]
+            while seated < ready:
+                await asyncio.sleep(0.001)
+            assert running.stats().in_use == ready
+            late = [asyncio.create_task(running.open()) for _ in range(3 - ready)]
+            gate.set()
+            assert len({session.id for session in await asyncio.gather(*early, *late)}) == 3
+
+    run(test)
+
+
 def test_a_dropped_client_comes_back_to_the_same_conversation() -> None:
     async def test() -> None:
         async with engine() as running:
@@ -184,6 +232,21 @@ def test_a_dropped_client_comes_back_to_the_same_conversation() -> None:
             await second.end()
             with pytest.raises(UnknownSession):
                 running.resume(session.resume_token)
+
+    run(test)
+
+
+def test_restoring_a_snapshot_twice_at_once_makes_two_sessions() -> None:
+    async def test() -> None:
+        async with engine() as running, engine() as other:
+            session = await running.open(SessionOptions(seed=3))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:2])
+            blob = await session.snapshot()
+            twins = await asyncio.gather(other.restore(blob), other.restore(blob))
+            assert len({twin.id for twin in twins}) == 2
+            assert len({twin.resume_token for twin in twins}) == 2
+            assert session.id in {twin.id for twin in twins}
 
     run(test)
 
