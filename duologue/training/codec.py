@@ -57,7 +57,11 @@ from duologue.training.discriminator import (
 )
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.phones import PhoneSet
-from duologue.training.quantization import QuantizerTrainer, QuantizerTrainingConfig
+from duologue.training.quantization import (
+    Quantized,
+    QuantizerTrainer,
+    QuantizerTrainingConfig,
+)
 from duologue.training.reports import save_comparison
 from duologue.training.trainer import RunConfig
 
@@ -149,6 +153,9 @@ class CodecTrainingConfig:
     """Compile the networks (needs a C compiler)."""
     decoder_only: bool = False
     """Encoder and quantiser stand still, so that codes made with them stay valid."""
+    decode_every: int = 1
+    """Only every so many steps is the signal decoded. In the others phones alone are learnt, at a
+    third of the cost: an encoder for many voices needs more speech than a decoder for one."""
 
 
 class CodecTask:
@@ -164,6 +171,8 @@ class CodecTask:
         """`start` is a codec of the same shape to go on from."""
         if config.decoder_only and (start is None or config.weight_norm):
             raise ValueError("decoder_only: needs a codec to start from, and weight_norm = false")
+        if config.decode_every < 1 or (config.decoder_only and config.decode_every > 1):
+            raise ValueError("decode_every: must be at least 1, and is 1 with decoder_only")
         if start is not None and start.config != config.codec:
             raise ValueError("the codec to start from has another shape than the recipe's")
         self.config, self.device = config, device
@@ -281,6 +290,10 @@ class CodecTask:
             with config.run.autocast(self.device):
                 latent = self._encode(batch.pcm)
             quantized = self.quantizer(latent.float(), step, generator)
+        if step % config.decode_every:
+            added, report = self._semantic_losses(quantized, batch)
+            (added * share).backward()
+            return report, latent.detach().float()
         with config.run.autocast(self.device):
             decoded, context = self._decode(quantized.latent)
         decoded = decoded.float()
@@ -303,15 +316,13 @@ class CodecTask:
         if config.decoder_only:
             decoded.backward(gradient * share)
             return report, latent
-        semantic, accuracy = self._semantic_loss(quantized.semantic, batch.phones)
-        added = weights.commitment * quantized.commitment + weights.semantic * semantic
+        added, of_codes = self._semantic_losses(quantized, batch)
+        report |= of_codes
         if weights.envelope:
             envelope = self.envelope(context.float(), batch.pcm[:, 0])
             added = added + weights.envelope * envelope
             report["envelope"] = envelope
         torch.autograd.backward([decoded, added * share], [gradient * share, None])
-        report |= {"commitment": quantized.commitment, "semantic": semantic}
-        report["phone_accuracy"] = accuracy
         return report, latent.detach().float()
 
     def _decode_with_context(self, latent: Tensor) -> tuple[Tensor, Tensor]:
@@ -348,6 +359,19 @@ class CodecTask:
             with torch.no_grad():
                 truth = self._judge(real)
         return {"adversarial": deception_loss(fake), "feature": feature_loss(truth, fake)}
+
+    def _semantic_losses(
+        self, quantized: Quantized, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What does not need the decoded signal: the weighted sum, and its parts."""
+        weights = self.config.losses
+        semantic, accuracy = self._semantic_loss(quantized.semantic, batch.phones)
+        added = weights.commitment * quantized.commitment + weights.semantic * semantic
+        return added, {
+            "commitment": quantized.commitment,
+            "semantic": semantic,
+            "phone_accuracy": accuracy,
+        }
 
     def _semantic_loss(self, semantic: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy to the phone shares, and how often the likeliest phone is right."""

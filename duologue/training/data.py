@@ -213,6 +213,10 @@ class DataConfig(PrefetchConfig):
     """A segment may stick out of its recording by this share of itself; silence is there."""
     gain_db: tuple[float, float] = (-9.0, 3.0)
     """Range of a random gain, as far as it does not clip."""
+    tempo: tuple[float, float] = (1.0, 1.0)
+    """Range of a random tempo, pitch and formants with it: each speaker becomes a family."""
+    tempo_share: float = 0.5
+    """Share of the segments whose tempo is changed."""
     cache_mb: int = 1024
 
 
@@ -265,14 +269,25 @@ class SegmentSampler:
         rng = generator_at(self.seed, position)
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         recording = self.recordings[min(chosen, len(self.recordings) - 1)]
+        tempo = self._draw_tempo(rng)
         length = self.store.length(recording.path)
-        margin = int(self.config.overhang * self.samples)
-        low, high = sorted((-margin, length - self.samples + margin))
+        samples = round(self.samples * tempo)
+        margin = int(self.config.overhang * samples)
+        low, high = sorted((-margin, length - samples + margin))
         start = int(rng.integers(low, high + 1))
-        pcm = to_float(self.store.read(recording.path, start, self.samples))
+        pcm = to_float(self.store.read(recording.path, start, samples))
+        if samples != self.samples:
+            pcm = _stretched(pcm, self.samples)
         gain = 10 ** (rng.uniform(*self.config.gain_db) / 20)
         pcm *= np.float32(min(gain, 0.99 / max(1e-6, float(np.abs(pcm).max()))))
-        return pcm, self.phone_targets(recording, start, self.samples // self.part_samples)
+        parts = self.samples // self.part_samples
+        return pcm, self.phone_targets(recording, start, parts, samples / self.samples)
+
+    def _draw_tempo(self, rng: np.random.Generator) -> float:
+        low, high = self.config.tempo
+        if low == high == 1.0 or rng.random() >= self.config.tempo_share:
+            return 1.0
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     def batch(self, position: int, size: int) -> Batch:
         """Segments `position` to `position + size - 1`."""
@@ -280,13 +295,18 @@ class SegmentSampler:
         pcm = torch.from_numpy(np.stack([pair[0] for pair in pairs]))[:, None]
         return Batch(pcm, torch.from_numpy(np.stack([pair[1] for pair in pairs])))
 
-    def phone_targets(self, recording: Recording, start: int, parts: int) -> NDArray[np.float32]:
-        """Phone shares [parts, phones] from a sample of a recording on."""
+    def phone_targets(
+        self, recording: Recording, start: int, parts: int, tempo: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Phone shares [parts, phones] from a sample of a recording on, played at a tempo."""
         if recording.phones is None:
             return np.zeros((parts, len(self.phone_set)), dtype=np.float32)
         rate = self.store.sample_rate
         return self.phone_set.targets(
-            recording.phones, start / rate - self.phone_delay_s, parts, self.part_samples / rate
+            recording.phones,
+            start / rate - self.phone_delay_s * tempo,
+            parts,
+            self.part_samples / rate * tempo,
         )
 
 
@@ -316,6 +336,12 @@ def batches(source: BatchSource[B], position: int, size: int) -> Iterator[B]:
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def _stretched(pcm: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
+    """The same in another number of samples; what aliases is far above the phones' formants."""
+    places = np.linspace(0, len(pcm) - 1, samples)
+    return np.interp(places, np.arange(len(pcm)), pcm).astype(np.float32)
 
 
 def _hash(text: str) -> int:

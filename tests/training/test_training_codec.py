@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,4 +172,35 @@ def test_the_decoder_alone_needs_a_codec_to_start_from(training_corpus: Path) ->
         CodecTrainingConfig, {**copy.deepcopy(TINY), "weight_norm": False, "decoder_only": True}
     )
     with pytest.raises(ValueError, match="to start from"):
+        CodecTask(config, read_manifest(training_corpus), torch.device("cpu"))
+
+
+def test_phones_are_learnt_between_decoded_steps(training_corpus: Path, tmp_path: Path) -> None:
+    run = {"steps": 4, "log_every": 1}
+    trainer = make_trainer(training_corpus, tmp_path, run=run, quantizer={"start_step": 1})
+    trainer.task.config = replace(trainer.task.config, decode_every=2)
+    decoder = [p for n, p in trainer.task.codec.named_parameters() if n.startswith("decoder")]
+    encoder = [p for n, p in trainer.task.codec.named_parameters() if n.startswith("encoder")]
+    seen: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    learn = trainer.task.learn
+
+    def watched(batches: Any, step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        report = learn(batches, step, generator)
+        seen[step] = tuple([p.detach().clone() for p in part] for part in (decoder, encoder))
+        return report
+
+    trainer.task.learn = watched
+    trainer.run()
+    for step in (1, 2, 3):
+        still, moved = (
+            all(map(torch.equal, seen[step - 1][part], seen[step][part])) for part in (0, 1)
+        )
+        assert still == bool(step % 2), step
+        assert not moved, step
+    assert ["mel" in row for row in rows(tmp_path, "train")] == [True, False, True, False]
+
+
+def test_how_often_to_decode_is_checked(training_corpus: Path) -> None:
+    config = parse(CodecTrainingConfig, {**copy.deepcopy(TINY), "decode_every": 0})
+    with pytest.raises(ValueError, match="decode_every"):
         CodecTask(config, read_manifest(training_corpus), torch.device("cpu"))

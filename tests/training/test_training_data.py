@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ from duologue.training.data import (
 from duologue.training.phones import PhoneSet
 
 
-def make_sampler(corpus: Path, **changes: float) -> SegmentSampler:
+def make_sampler(corpus: Path, **changes: Any) -> SegmentSampler:
     recordings = read_manifest(corpus)
     phone_set = PhoneSet.of(r.phones for r in recordings)
-    config = DataConfig(segment_s=0.64, **changes)  # type: ignore[arg-type]
+    config = DataConfig(segment_s=0.64, **changes)
     return SegmentSampler(recordings, config, phone_set, seed=3)
 
 
@@ -39,6 +40,34 @@ def test_a_segment_depends_on_its_number_alone(training_corpus: Path) -> None:
         assert np.array_equal(pcm, pcm2)
         assert np.array_equal(phones, phones2)
     assert not np.array_equal(forwards[0][0], forwards[1][0])
+
+
+def test_tempo_changes_sound_and_phones_alike(tmp_path: Path) -> None:
+    t = np.arange(4 * 24_000) / 24_000
+    write_wav(tmp_path / "tone.wav", (0.3 * np.sin(2 * np.pi * 400 * t)).astype(np.float32), 24_000)
+    phones = [["aa", second / 2, second / 2 + 0.25] for second in range(8)]
+    row = {"path": "tone.wav", "duration": 4.0, "phones": phones}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+
+    def periods(**changes: Any) -> int:
+        """How often the tone swings in the first segment."""
+        pcm, shares = make_sampler(tmp_path / "m.jsonl", overhang=0.0, **changes).segment(0)
+        assert (len(pcm), len(shares)) == (15360, 16)
+        return int(((pcm[:-1] < 0) & (pcm[1:] >= 0)).sum())
+
+    assert abs(periods() - 256) <= 1
+    assert abs(periods(tempo=(1.25, 1.25), tempo_share=1.0) - 320) <= 1
+    assert periods(tempo=(0.5, 2.0), tempo_share=0.0) == periods()
+    assert abs(periods(tempo=(0.5, 2.0), tempo_share=1.0) - 256) > 1
+
+    plain = make_sampler(tmp_path / "m.jsonl")
+    slow, fast = (plain.phone_targets(plain.recordings[0], 0, 50, tempo) for tempo in (1.0, 1.25))
+    changes = [
+        np.flatnonzero(np.diff((targets[:, 1] > 0.49).astype(int)) > 0) + 1
+        for targets in (slow, fast)
+    ]
+    assert changes[0][:3].tolist() == [12, 25, 37]
+    assert changes[1][:3].tolist() == [10, 20, 30]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
