@@ -26,8 +26,7 @@ from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import AUDIO_SAMPLING, TEXT_SAMPLING, GenerationDefaults, Sampling
 from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight, replace_linears
-from duologue.runtime.codec_choice import choose_runtime
-from duologue.runtime.lm_choice import choose_lm_runtime
+from duologue.runtime.choice import choose_codec_runtime, choose_lm_runtime
 
 LARGE_MODEL = 10**9
 """Parameters from which on a model is held in bfloat16 on CPU too, unless a dtype is given."""
@@ -73,7 +72,7 @@ def load_codec(
     source, layout = prepare_codec(open_tensors(weights_file), codec)
     weights = layout.read(source, codec.state_dict())
     _assign(codec, weights, pick_device(device), lambda _: dtype)
-    choose_runtime(codec, runtime)
+    choose_codec_runtime(codec, runtime)
     return codec
 
 

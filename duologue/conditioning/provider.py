@@ -25,6 +25,11 @@ from duologue.nn.linear import Linear
 Attributes = Mapping[str, "str | Tensor | None"]
 """Attribute values of one conversation by conditioner name."""
 
+MAIN, OTHER = "SPEAKER_MAIN", "SPEAKER_OTHER"
+"""The model and the user, in the published corpora and conditions."""
+SPEAKERS = {"model": MAIN, "user": OTHER}
+"""Published values of the condition that says who speaks first."""
+
 FUSE_METHODS = ("sum", "cross", "prepend", "streaming_sum")
 
 

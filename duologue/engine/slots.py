@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duologue.conditioning.provider import SPEAKERS
 from duologue.engine.api import UNSTEERED, Wording
 from duologue.engine.frame import COLUMNS, BankFrame
 from duologue.engine.model import LoadedModel
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from duologue.moshi.sampling import Sampling
     from duologue.stt.ports import LocalRecogniser
 
-SPEAKERS = {"model": "SPEAKER_MAIN", "user": "SPEAKER_OTHER"}
-"""Published values of the condition that says who speaks first."""
 MAX_PROMPTS = 8
 """Prompted starts kept for the next session with the same prompt; the least recently used go."""
 
@@ -246,17 +246,11 @@ class SlotBank:
     ) -> tuple[float, float]:
         """Seconds of a step with one slot busy and with all, best of some; all slots are reset."""
         silence = np.zeros(self.frame_size, np.float32)
-        times = []
-        for busy in (range(1), range(self.slots)):
-            took = []
-            for _ in range(steps):
-                begin = clock()
-                self.step(dict.fromkeys(busy, silence))
-                took.append(clock() - begin)
-            times.append(min(took))
-        for slot in range(self.slots):
-            self.reset(slot)
-        return times[0], times[1]
+        alone, together = (
+            self._best_of(steps, partial(self.step, dict.fromkeys(busy, silence)), clock)
+            for busy in (range(1), range(self.slots))
+        )
+        return alone, together
 
     def measure_flush(
         self, times: int = 2, clock: Callable[[], float] = time.perf_counter
@@ -264,10 +258,14 @@ class SlotBank:
         """Seconds of `flush`, best of some; `None` without a recogniser. All slots are reset."""
         if self.recogniser is None:
             return None
+        return self._best_of(times, partial(self.flush, 0), clock)
+
+    def _best_of(self, times: int, work: Callable[[], object], clock: Callable[[], float]) -> float:
+        """Seconds of the quickest run of some work; all slots are reset afterwards."""
         took = []
         for _ in range(times):
             begin = clock()
-            self.flush(0)
+            work()
             took.append(clock() - begin)
         for slot in range(self.slots):
             self.reset(slot)

@@ -22,9 +22,10 @@ from duologue.mimi.codec import DecoderState, EncoderState, Mimi
 from duologue.nn.state import State
 from duologue.runtime import codec_kernels as k
 from duologue.runtime.codec_build import check, decoder_program, encoder_program
-from duologue.runtime.codec_pack import Unsupported, Weights, aligned
+from duologue.runtime.codec_pack import Weights, aligned
 from duologue.runtime.codec_program import Program
 from duologue.runtime.codec_team import TEAM
+from duologue.runtime.errors import Unsupported
 from duologue.runtime.threads import meeting_point
 
 MAX_THREADS = 16

@@ -21,8 +21,9 @@ from duologue.nn.linear import Linear
 from duologue.nn.norm import LayerScale
 from duologue.nn.sequence import SequenceState, StreamingSequence
 from duologue.runtime import codec_kernels as k
-from duologue.runtime.codec_pack import Unsupported, Weights
+from duologue.runtime.codec_pack import Weights
 from duologue.runtime.codec_program import INPUT, OUTPUT, Buffer, Program
+from duologue.runtime.errors import Unsupported
 
 Put = Callable[[Buffer | None, Buffer | None], Buffer | None]
 """Make a value and put it (as it is, activated); returns where it is kept as it is."""

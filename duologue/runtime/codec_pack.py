@@ -22,15 +22,12 @@ from duologue.nn.linear import Linear
 from duologue.nn.norm import LayerScale
 from duologue.runtime.compile import LANES
 from duologue.runtime.conv_tile import MAX_VECTORS
+from duologue.runtime.errors import Unsupported
 
 ALIGNMENT = 64
 """Bytes of a cache line, where packed weights and buffers begin."""
 HALF_FROM = 2**16
 """Matrices of at least so many weights are held in float16 when that is asked for."""
-
-
-class Unsupported(ValueError):
-    """A codec whose shape the runtime does not know; the modules themselves run it."""
 
 
 @dataclass(frozen=True)

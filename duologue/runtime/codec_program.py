@@ -21,7 +21,8 @@ from duologue.nn.feedforward import FeedForward
 from duologue.nn.state import State
 from duologue.nn.transformer import Transformer, TransformerLayer, TransformerState
 from duologue.runtime import codec_kernels as k
-from duologue.runtime.codec_pack import Matrix, Unsupported, Weights, aligned
+from duologue.runtime.codec_pack import Matrix, Weights, aligned
+from duologue.runtime.errors import Unsupported
 
 INPUT, OUTPUT = 0, 1
 """Memory numbers of what goes in and what comes out; the state's tensors follow."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from duologue.runtime.codec_choice import RuntimeUnavailable
+from duologue.runtime.errors import RuntimeUnavailable
 from duologue.runtime.graph import Advance, CapturedFrames, CudaRecorder, EagerFrames, Recorder
 
 FRAME_RUNTIMES = ("auto", "eager", "graph")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from duologue.nn.linear import Linear, QuantizedLinear, QuantizedWeight
 from duologue.runtime.compile import LANES, address_of, kernel, make_call, variant
+from duologue.runtime.errors import Unsupported
 from duologue.runtime.linear_tiles import BLOCK4, GROUP4, GROUPED4, PLANES, Kind, make_tile
 
 ROWS_AT_ONCE = 4
@@ -25,10 +26,6 @@ _FLOATS = {
     torch.float16: Kind.FLOAT16,
     torch.bfloat16: Kind.BFLOAT16,
 }
-
-
-class UnsupportedError(Exception):
-    """The kernels do not know such a module; the message says which and why."""
 
 
 class Field(IntEnum):
@@ -60,14 +57,14 @@ class MatrixTable:
         """Describe a map; its number.
 
         Raises:
-            UnsupportedError: it is none that the kernels know.
+            Unsupported: it is none that the kernels know.
         """
         if isinstance(module, Linear):
             row = self._float(module.weight.data)
         elif isinstance(module, QuantizedLinear):
             row = self._quantized(module.quantized_weight)
         else:
-            raise UnsupportedError(f"a linear map of type {type(module).__name__}")
+            raise Unsupported(f"a linear map of type {type(module).__name__}")
         self._rows.append(row)
         return len(self._rows) - 1
 
@@ -84,7 +81,7 @@ class MatrixTable:
 
     def _float(self, weight: Tensor) -> list[int]:
         if weight.dtype not in _FLOATS or weight.device.type != "cpu":
-            raise UnsupportedError(f"weights in {weight.dtype} on {weight.device}")
+            raise Unsupported(f"weights in {weight.dtype} on {weight.device}")
         weight = self._keep(weight)
         rows, columns = weight.shape
         stride = columns * weight.element_size()
@@ -93,7 +90,7 @@ class MatrixTable:
 
     def _quantized(self, weight: QuantizedWeight) -> list[int]:
         if weight.codes.device.type != "cpu":
-            raise UnsupportedError(f"weights on {weight.codes.device}")
+            raise Unsupported(f"weights on {weight.codes.device}")
         rows, columns = weight.shape
         group = columns // weight.scales.shape[1]
         kind, scales, offsets, group = _held(weight, group)
@@ -116,7 +113,7 @@ def _held(weight: QuantizedWeight, group: int) -> tuple[Kind, Tensor, Tensor | N
     scales, offsets = weight.scales, weight.offsets
     if weight.bits == 4:
         if group % GROUP4:
-            raise UnsupportedError(f"4-bit weights in groups of {group}")
+            raise Unsupported(f"4-bit weights in groups of {group}")
         scales = scales.repeat_interleave(group // GROUP4, 1)
         if offsets is not None:
             offsets = offsets.float().repeat_interleave(group // GROUP4, 1)
@@ -128,12 +125,12 @@ def _held(weight: QuantizedWeight, group: int) -> tuple[Kind, Tensor, Tensor | N
     if signed and offsets is None and scales.shape[1] == 1:
         return Kind.INT8_ROWS, scales.float(), None, weight.shape[1]
     if group % LANES:
-        raise UnsupportedError(f"8-bit weights in groups of {group}")
+        raise Unsupported(f"8-bit weights in groups of {group}")
     if signed and offsets is None and torch.equal(scales.half().float(), scales.float()):
         return Kind.INT8_GROUPS, scales.half(), None, group
     if not signed and offsets is not None:
         return Kind.UINT8_GROUPS, scales.float(), offsets.float(), group
-    raise UnsupportedError(f"8-bit weights of type {weight.codes.dtype}, offsets {offsets is None}")
+    raise Unsupported(f"8-bit weights of type {weight.codes.dtype}, offsets {offsets is None}")
 
 
 def padded(columns: int) -> int:

@@ -25,7 +25,7 @@ from duologue.moshi.generator import FrameRunner, Generator, GeneratorState, Ste
 from duologue.moshi.lm import MoshiLM, Reader
 from duologue.nn.transformer import TransformerState
 from duologue.runtime.codec_team import TEAM
-from duologue.runtime.linear import UnsupportedError
+from duologue.runtime.errors import Unsupported
 from duologue.runtime.lm_arithmetic import F32_KIND, attend_address
 from duologue.runtime.lm_frame import Given, Model, Result, Streams, Workspace, read, step
 from duologue.runtime.lm_layers import aligned_zeros, make_room
@@ -46,7 +46,7 @@ def attach(lm: MoshiLM) -> None:
     """Let the generators of `lm` run compiled.
 
     Raises:
-        UnsupportedError: the kernels do not know some part of it; the message says which.
+        Unsupported: the kernels do not know some part of it; the message says which.
     """
     build_tables(lm, lm.config.dep_q)
     lm.make_runner, lm.make_reader = _make_runner, _make_reader
@@ -55,7 +55,7 @@ def attach(lm: MoshiLM) -> None:
 def _make_reader(lm: MoshiLM) -> Reader | None:
     try:
         return TemporalReader(lm)
-    except UnsupportedError as reason:
+    except Unsupported as reason:
         logger.info("a reader runs without compiled kernels: %s", reason)
         return None
 
@@ -65,7 +65,7 @@ def _make_runner(generator: Generator) -> FrameRunner | None:
         return None
     try:
         return FastFrames(generator)
-    except UnsupportedError as reason:
+    except Unsupported as reason:
         logger.info("a generator runs without compiled kernels: %s", reason)
         return None
 

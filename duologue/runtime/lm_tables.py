@@ -16,7 +16,8 @@ from duologue.nn.feedforward import FeedForward, GatedFeedForward
 from duologue.nn.linear import PerStep
 from duologue.nn.norm import LayerScale, RMSNorm
 from duologue.nn.transformer import TransformerConfig
-from duologue.runtime.linear import MatrixTable, UnsupportedError
+from duologue.runtime.errors import Unsupported
+from duologue.runtime.linear import MatrixTable
 from duologue.runtime.linear_tiles import Kind
 from duologue.runtime.lm_arithmetic import LAYER_NORM, RMS_NORM
 from duologue.runtime.lm_frame import NORM_NONE, Model
@@ -45,15 +46,15 @@ def build_tables(lm: MoshiLM, generated: int) -> Tables:
     """Describe a model that generates so many codebooks.
 
     Raises:
-        UnsupportedError: some part of it is none that the kernels know.
+        Unsupported: some part of it is none that the kernels know.
     """
     config, table = lm.config, MatrixTable()
     if lm.device.type != "cpu":
-        raise UnsupportedError(f"a model on {lm.device}")
+        raise Unsupported(f"a model on {lm.device}")
     if config.cross_attention:
-        raise UnsupportedError("cross-attention")
+        raise Unsupported("cross-attention")
     if lm.dtype not in KINDS:
-        raise UnsupportedError(f"embeddings in {lm.dtype}")
+        raise Unsupported(f"embeddings in {lm.dtype}")
     temporal = _stack(config.temporal, [lm.transformer.layers], table, lm.transformer.layers)
     gain, bias = _norm(lm.out_norm, config.dim)
     text_head = table.add(lm.text_linear)
@@ -115,7 +116,7 @@ def _stack(
     ]  # fmt: skip
     first = next(iter(weight_sets[0])).gating
     if not isinstance(first, FeedForward | GatedFeedForward):
-        raise UnsupportedError(f"a feed-forward block of type {type(first).__name__}")
+        raise Unsupported(f"a feed-forward block of type {type(first).__name__}")
     norms = [[_norm(norm, config.dim) for norm in (one.norm1, one.norm2)] for one in shared]
     kind, eps = _norm_kind(next(iter(shared)).norm1)
     index = np.arange(config.head_dim // 2, dtype=np.float64)
@@ -170,7 +171,7 @@ def _norm_kind(module: nn.Module) -> tuple[int, float]:
         return RMS_NORM, module.eps
     if isinstance(module, nn.LayerNorm):
         return LAYER_NORM, module.eps
-    raise UnsupportedError(f"a norm of type {type(module).__name__}")
+    raise Unsupported(f"a norm of type {type(module).__name__}")
 
 
 def _norm(module: nn.Module, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +181,7 @@ def _norm(module: nn.Module, dim: int) -> tuple[np.ndarray, np.ndarray]:
         return _floats(module.alpha), zeros
     if isinstance(module, nn.LayerNorm):
         return _floats(module.weight), _floats(module.bias)
-    raise UnsupportedError(f"a norm of type {type(module).__name__}")
+    raise Unsupported(f"a norm of type {type(module).__name__}")
 
 
 def _layer_scales(layer: Any, dim: int) -> list[np.ndarray]:
@@ -196,10 +197,10 @@ def _floats(tensor: Tensor) -> np.ndarray:
 def _embedding(module: TokenEmbedding, dtype: torch.dtype) -> tuple[int, int]:
     """Address and bytes of a row."""
     if module.low_rank is not None or module.out1 is not None:
-        raise UnsupportedError("embeddings of two parts (low-rank or multiplexed)")
+        raise Unsupported("embeddings of two parts (low-rank or multiplexed)")
     weight = module.weight
     if weight.dtype != dtype or not weight.is_contiguous():
-        raise UnsupportedError("embeddings of different types")
+        raise Unsupported("embeddings of different types")
     return weight.data_ptr(), weight.shape[1] * weight.element_size()
 
 

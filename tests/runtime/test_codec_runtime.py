@@ -18,7 +18,7 @@ import duologue
 from duologue.checkpoints.save import save_codec
 from duologue.mimi import Mimi, MimiConfig
 from duologue.runtime import codec as runtime_module
-from duologue.runtime.codec_choice import RuntimeUnavailable
+from duologue.runtime.errors import RuntimeUnavailable
 
 SLOTS = 3
 TOLERANCE = 2e-5

@@ -21,7 +21,7 @@ from torch import Tensor
 from duologue.engine import SlotBank, SlotSetup
 from duologue.moshi import Sampling
 from duologue.nn.cache import CachePlan, plan_step
-from duologue.runtime.codec_choice import RuntimeUnavailable
+from duologue.runtime.errors import RuntimeUnavailable
 from duologue.runtime.graph import MAX_RECORDINGS, CapturedFrames, EagerFrames
 from duologue.stt.recogniser import Recogniser
 
@@ -40,7 +40,7 @@ def ears(*names: str) -> Recogniser:
     """A recogniser that leans towards names."""
     plain = recogniser()
     return Recogniser(
-        plain.lm, plain.codec, PieceTokenizer(), delay_s=0.16,  # type: ignore[arg-type]
+        plain.lm, plain.front_end, PieceTokenizer(), delay_s=0.16,  # type: ignore[arg-type]
         vocabulary=names or ["ab cde fghi"],
     )  # fmt: skip
 

@@ -18,7 +18,8 @@ from duologue.nn.linear import (
 pytest.importorskip("numba")
 
 from duologue.runtime.compile import entry
-from duologue.runtime.linear import MatrixTable, UnsupportedError, padded, project
+from duologue.runtime.errors import Unsupported
+from duologue.runtime.linear import MatrixTable, padded, project
 from duologue.runtime.lm_layers import aligned_zeros
 
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -100,7 +101,7 @@ def test_unknown_maps_are_named() -> None:
     codes = torch.randint(0, 256, (4, 12), dtype=torch.uint8)
     scales = torch.rand(4, 2)
     odd = QuantizedLinear(QuantizedWeight(codes, scales, scales, 4))
-    with pytest.raises(UnsupportedError, match="groups of 12"):
+    with pytest.raises(Unsupported, match="groups of 12"):
         MatrixTable().add(odd)
-    with pytest.raises(UnsupportedError, match="Conv1d"):
+    with pytest.raises(Unsupported, match="Conv1d"):
         MatrixTable().add(nn.Conv1d(1, 1, 1))

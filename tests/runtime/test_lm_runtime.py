@@ -18,8 +18,8 @@ from duologue.checkpoints.quantize import quantize
 from duologue.conditioning import ConditionProvider, FuserConfig
 from duologue.moshi import Generator, Guidance, LMConfig, MoshiLM, Sampling, StepHooks
 from duologue.moshi.config import UNGENERATED
-from duologue.runtime.codec_choice import RuntimeUnavailable
-from duologue.runtime.lm_choice import choose_lm_runtime
+from duologue.runtime.choice import choose_lm_runtime
+from duologue.runtime.errors import RuntimeUnavailable
 
 pytest.importorskip("numba")
 
