@@ -97,7 +97,7 @@ def _local(
     recogniser = load_recogniser(
         model, device=device, quantization=quantization, vocabulary=words or None
     )
-    use_threads(threads, recogniser.codec, recogniser.lm)
+    use_threads(threads, recogniser.lm)
 
     def recognise(group: list[Pcm], on_frames: Callable[[int], None]) -> list[Transcription]:
         return transcribe_batch(recogniser, [torch.from_numpy(pcm) for pcm in group], on_frames)

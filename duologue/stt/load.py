@@ -19,7 +19,10 @@ from duologue.checkpoints.folder import ModelFolder, resolve
 from duologue.checkpoints.load import load_codec, load_lm
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
+from duologue.moshi.lm import MoshiLM
+from duologue.stt import front_end_file
 from duologue.stt.biasing import BiasWeights
+from duologue.stt.front_end import FrontEndError, MelFrontEnd, MelFrontEndConfig
 from duologue.stt.recogniser import Recogniser
 
 FOLDER = "stt"
@@ -78,14 +81,27 @@ def load_recogniser(
     delay_s, prefix_s = _timing(folder)
     kept = quantization or "stored"
     lm = load_lm(folder.path, device=device, dtype=dtype, quantization=kept, runtime=runtime)
-    own = _codec(folder, lm.device)
+    own = _front_end(folder, lm)
     recogniser = Recogniser(
         lm, own, TextTokenizer(folder.tokenizer_path), delay_s=delay_s, prefix_s=prefix_s,
         vocabulary=vocabulary, weights=weights,
     )  # fmt: skip
     if codec is not None and recogniser.hears_codes_of(codec):
-        recogniser.codec = codec
+        recogniser.front_end = codec
     return recogniser
+
+
+def _front_end(folder: ModelFolder, lm: MoshiLM) -> Mimi | MelFrontEnd:
+    """What the recogniser hears through: one of its own, or a codec."""
+    described = folder.config.stt_config.get(front_end_file.KEY)
+    if described is None:
+        return _codec(folder, lm.device)
+    try:
+        config = MelFrontEndConfig.from_dict(described)
+    except FrontEndError as error:
+        raise CheckpointError(f"{folder.path}: stt_config: {error}") from error
+    where = folder.path / front_end_file.NAME
+    return front_end_file.load_front_end(where, config, lm.device)
 
 
 def _codec(folder: ModelFolder, device: torch.device) -> Mimi:

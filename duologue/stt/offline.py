@@ -32,7 +32,7 @@ def transcribe(
     """
     if not recordings:
         return []
-    size, rate = recogniser.frame_size, recogniser.codec.frame_rate
+    size, rate = recogniser.frame_size, recogniser.frame_rate
     tail = recogniser.delay_frames + math.ceil(TAIL_S * rate)
     frames = [-(-len(pcm) // size) + tail for pcm in recordings]
     longest = max(frames)
@@ -40,16 +40,15 @@ def transcribe(
         [torch.nn.functional.pad(pcm, (0, longest * size - len(pcm))) for pcm in recordings]
     )[:, None]
     state = recogniser.init_state(len(recordings))
-    assert state.codec is not None
     lengths = torch.tensor(frames, device=recogniser.lm.device)
     assemblers = [recogniser.assembler() for _ in recordings]
     words: list[list[Word]] = [[] for _ in recordings]
     for start in range(0, longest, CHUNK_FRAMES):
         chunk = heard[..., start * size : (start + CHUNK_FRAMES) * size].to(lengths.device)
-        codes = recogniser.codec.encode_step(chunk, state.codec, None, recogniser.num_codebooks)
+        encoded = recogniser.encode(chunk, state)
         drawn = [
-            recogniser.step(codes[..., k : k + 1], state, lengths > start + k).text
-            for k in range(codes.shape[-1])
+            recogniser.read(encoded[..., k : k + 1], state, lengths > start + k).text
+            for k in range(encoded.shape[-1])
         ]
         tokens = torch.stack(drawn, dim=1).tolist()
         for row, assembler, found, count in zip(tokens, assemblers, words, frames, strict=True):

@@ -1,9 +1,10 @@
-"""A delayed-streams recogniser: hears the codec's codes, writes text some frames behind.
+"""A delayed-streams recogniser: hears a frame at a time, writes text some frames behind.
 
-The model is a `MoshiLM` that generates no audio: each step reads the codes of one frame and the
-text token of the step before, and takes the likeliest text token (arXiv 2509.08753; the arithmetic
-of the published generator with its first frame given twice, so that no frame is lost). Extra heads
-tell pauses. Fits the published 1B and 2.6B models and wren's.
+The model is a `MoshiLM` that generates no audio: each step reads one frame and the text token of
+the step before, and takes the likeliest text token (arXiv 2509.08753; the arithmetic of the
+published generator with its first frame given twice, so that no frame is lost). Extra heads tell
+pauses. A frame is read as the codec's codes, by the published 1B and 2.6B models, or as the vector
+of a front end of the recogniser's own (`front_end`), by wren's.
 
 Everything that a conversation is lies in `RecogniserState`. A fresh slot has read the initial
 column and the silence that the model wants before its audio; that is worked out once and copied
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from duologue.moshi.lm import MoshiLM
 from duologue.nn.state import State, assign_active, over_rows, tensor_field
 from duologue.nn.transformer import TransformerState
 from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
+from duologue.stt.front_end import FrontEnd, MelFrontEnd, MelFrontEndState
 from duologue.stt.ports import FRAME_SIZE, SAMPLE_RATE, Drawn
 from duologue.stt.words import CONTROL_TOKENS, WordAssembler
 
@@ -46,7 +49,7 @@ class RecogniserState(State):
     temporal: TransformerState
     text: Tensor = tensor_field(0)
     """int64 [B]: token drawn last, which the next step reads."""
-    codec: EncoderState | None = None
+    front_end: EncoderState | MelFrontEndState | None = None
     """`None` when it is given codes."""
     bias: BiasState | None = None
 
@@ -57,7 +60,7 @@ class Recogniser:
     def __init__(
         self,
         lm: MoshiLM,
-        codec: Mimi,
+        front_end: Mimi | MelFrontEnd,
         tokenizer: TextTokenizer,
         *,
         delay_s: float,
@@ -67,6 +70,7 @@ class Recogniser:
     ) -> None:
         """
         Args:
+            front_end: the codec whose codes the model reads, or what stands in its place.
             delay_s: seconds that text is behind the audio (`audio_delay_seconds`).
             prefix_s: silence that the model hears before each conversation
                 (`audio_silence_prefix_seconds`).
@@ -76,8 +80,9 @@ class Recogniser:
         Raises:
             RecogniserError: the parts do not fit together.
         """
-        _check(lm, codec, tokenizer, delay_s, prefix_s)
-        self.lm, self.codec, self.tokenizer = lm, codec, tokenizer
+        _check(lm, front_end, tokenizer, delay_s, prefix_s)
+        self.lm, self.tokenizer = lm, tokenizer
+        self.front_end: FrontEnd = front_end
         self._reader = lm.reader()
         self.delay_s = delay_s
         self._silent = {*CONTROL_TOKENS, lm.config.existing_text_padding_id}
@@ -88,19 +93,23 @@ class Recogniser:
             self.set_vocabulary(vocabulary)
         with torch.no_grad():
             self._condition = lm.condition_provider([{}]).sum
-        self._fresh = self._make_fresh(math.ceil(prefix_s * codec.frame_rate))
+        self._fresh = self._make_fresh(math.ceil(prefix_s * front_end.frame_rate))
 
     @property
     def sample_rate(self) -> int:
-        return self.codec.sample_rate
+        return self.front_end.sample_rate
 
     @property
     def frame_size(self) -> int:
-        return self.codec.frame_size
+        return self.front_end.frame_size
+
+    @property
+    def frame_rate(self) -> float:
+        return self.front_end.frame_rate
 
     @property
     def num_codebooks(self) -> int:
-        """Codes per frame that it hears."""
+        """Codes per frame that it hears; none with a front end of its own."""
         return self.lm.config.n_q
 
     @property
@@ -111,7 +120,7 @@ class Recogniser:
     @property
     def delay_frames(self) -> int:
         """Frames by which words come after the audio: the first whole number not below."""
-        return math.ceil(self.delay_s * self.codec.frame_rate)
+        return math.ceil(self.delay_s * self.frame_rate)
 
     @property
     def flush_frames(self) -> int:
@@ -120,10 +129,10 @@ class Recogniser:
 
     def hears_codes_of(self, codec: Mimi) -> bool:
         """Whether that codec's codes are those of the recogniser's own: same shape and weights."""
-        if codec is self.codec:
+        mine, theirs = self.front_end, codec
+        if mine is theirs:
             return True
-        mine, theirs = self.codec, codec
-        if mine.config != theirs.config:
+        if not isinstance(mine, Mimi) or mine.config != theirs.config:
             return False
         weights = theirs.state_dict()
         return all(
@@ -140,7 +149,7 @@ class Recogniser:
         """Fresh slots; with `encodes=False` for a recogniser that is given codes."""
         state = self._fresh.select([0] * batch_size)
         if not encodes:
-            state.codec = None
+            state.front_end = None
         return state
 
     def reset(self, state: RecogniserState, mask: Tensor | None = None) -> None:
@@ -202,10 +211,19 @@ class Recogniser:
             RecogniserError: pcm for a state that was made for codes.
         """
         if heard.is_floating_point():
-            if state.codec is None:
-                raise RecogniserError("this state was made for codes (encodes=False), not for pcm")
-            heard = self.codec.encode_step(heard, state.codec, active, self.num_codebooks)
-        return self._advance(heard, state, active)
+            heard = self.encode(heard, state, active)
+        return self.read(heard, state, active)
+
+    @torch.no_grad()
+    def encode(self, pcm: Tensor, state: RecogniserState, active: Tensor | None = None) -> Tensor:
+        """Some frames [B, 1, T] as what `read` takes, one frame of it at a time: [B, ..., frames].
+
+        Raises:
+            RecogniserError: for a state that was made for codes.
+        """
+        if state.front_end is None:
+            raise RecogniserError("this state was made for codes (encodes=False), not for pcm")
+        return self.front_end.encode_step(pcm, state.front_end, active, self.num_codebooks)
 
     @torch.no_grad()
     def flush(
@@ -221,27 +239,35 @@ class Recogniser:
         Args:
             encoder: state of the codec whose codes `step` is given; it is only read.
         """
-        own = encoder.encoder if isinstance(encoder, MimiState) else encoder or state.codec
+        own = encoder.encoder if isinstance(encoder, MimiState) else encoder or state.front_end
         if own is None:
             raise RecogniserError("to flush a state without a codec, give the codec's state")
-        fork = own.clone()
+        fork: Any = own.clone()
         silence = torch.zeros(state.slots, 1, self.frame_size, device=self.lm.device)
         drawn = []
         for _ in range(self.flush_frames):
-            codes = self.codec.encode_step(silence, fork, active, self.num_codebooks)
-            drawn.append(self._advance(codes, state, active))
+            encoded = self.front_end.encode_step(silence, fork, active, self.num_codebooks)
+            drawn.append(self.read(encoded, state, active))
         return drawn
 
     def assembler(self) -> WordAssembler:
         """Text of one conversation, from its first frame on."""
         return WordAssembler(
-            self.tokenizer, delay_s=self.delay_s, frame_rate=self.codec.frame_rate,
+            self.tokenizer, delay_s=self.delay_s, frame_rate=self.frame_rate,
             padding=self.lm.config.existing_text_padding_id,
         )  # fmt: skip
 
-    def _advance(self, codes: Tensor, state: RecogniserState, active: Tensor | None) -> Drawn:
-        """One step of the model. Hot path: nothing here waits for the device."""
+    @torch.no_grad()
+    def read(self, encoded: Tensor, state: RecogniserState, active: Tensor | None = None) -> Drawn:
+        """One step of the model: codes [B, K, 1], or vectors [B, dim, 1] of its own front end.
+
+        Hot path: nothing here waits for the device.
+        """
         lm, books = self.lm, self.num_codebooks
+        if encoded.is_floating_point():
+            nothing = state.text.new_empty(len(encoded), 0, 1)
+            return self._continue(nothing, encoded.transpose(1, 2), state, active)
+        codes = encoded
         if codes.dim() != 3 or codes.shape[1] < books or codes.shape[2] != 1:
             raise RecogniserError(
                 f"a step takes codes [B, {books} or more, 1], got {tuple(codes.shape)}"
@@ -249,12 +275,17 @@ class Recogniser:
         codes = codes[:, :books]
         if active is not None:
             codes = torch.where(over_rows(active, codes), codes, lm.config.audio_initial)
-        return self._read(codes, state, active)
+        return self._continue(codes, None, state, active)
 
-    def _read(self, codes: Tensor, state: RecogniserState, active: Tensor | None) -> Drawn:
-        """Read a column of text and codes [B, K, 1], draw the next text."""
+    def _continue(
+        self, codes: Tensor, vector: Tensor | None, state: RecogniserState, active: Tensor | None
+    ) -> Drawn:
+        """Read a column of text and codes [B, K, 1] and what is added to it; draw the next text."""
         column = torch.cat([state.text[:, None], codes[..., 0]], dim=1)
-        logits, extra = self._reader(column, state.temporal, active, self._condition)
+        added = self._condition
+        if vector is not None:
+            added = (vector if added is None else added + vector).contiguous()
+        logits, extra = self._reader(column, state.temporal, active, added)
         trie = self.bias
         if trie is not None and state.bias is not None:
             text = trie.choose(logits, state.bias)
@@ -281,10 +312,11 @@ class Recogniser:
         state = RecogniserState(
             temporal=lm.transformer.init_state(1, device=lm.device, dtype=lm.dtype),
             text=torch.full((1,), config.text_initial, device=lm.device),
-            codec=self.codec.init_encoder_state(1),
+            front_end=self.front_end.init_encoder_state(1),  # type: ignore[arg-type]
         )
         shape = (1, self.num_codebooks, 1)
-        self._read(torch.full(shape, config.audio_initial, device=lm.device), state, None)
+        initial = torch.full(shape, config.audio_initial, device=lm.device)
+        self._continue(initial, None, state, None)
         silence = torch.zeros(1, 1, self.frame_size, device=lm.device)
         for _ in range(prefix_frames):
             self.step(silence, state)
@@ -294,7 +326,11 @@ class Recogniser:
 
 
 def _check(
-    lm: MoshiLM, codec: Mimi, tokenizer: TextTokenizer, delay_s: float, prefix_s: float
+    lm: MoshiLM,
+    front_end: Mimi | MelFrontEnd,
+    tokenizer: TextTokenizer,
+    delay_s: float,
+    prefix_s: float,
 ) -> None:
     config = lm.config
     if config.dep_q:
@@ -308,23 +344,29 @@ def _check(
             "recognisers with a second text stream, cross-attention or prepended conditions are "
             "not supported"
         )
-    books, bins = codec.config.quantizer.n_q, codec.config.quantizer.bins
-    if config.n_q > books or config.card != bins:
+    if isinstance(front_end, Mimi):
+        books, bins = front_end.config.quantizer.n_q, front_end.config.quantizer.bins
+        if config.n_q > books or config.card != bins:
+            raise RecogniserError(
+                f"the recogniser hears {config.n_q} codebooks of {config.card} entries, the codec "
+                f"has {books} of {bins}"
+            )
+    elif config.n_q or front_end.config.dim != config.dim:
         raise RecogniserError(
-            f"the recogniser hears {config.n_q} codebooks of {config.card} entries, the codec has "
-            f"{books} of {bins}"
+            f"a front end of its own gives vectors of {front_end.config.dim} numbers; the "
+            f"recogniser takes {config.n_q} codebooks and has vectors of {config.dim}"
         )
     if config.text_classes > len(tokenizer):
         raise RecogniserError(
             f"the recogniser writes {config.text_classes} pieces, its tokenizer has "
             f"{len(tokenizer)}"
         )
-    if (codec.sample_rate, codec.frame_size) != (SAMPLE_RATE, FRAME_SIZE):
+    if (front_end.sample_rate, front_end.frame_size) != (SAMPLE_RATE, FRAME_SIZE):
         raise RecogniserError(
-            f"the recogniser's codec has frames of {codec.frame_size} samples at "
-            f"{codec.sample_rate} Hz; only {FRAME_SIZE} at {SAMPLE_RATE} Hz are supported"
+            f"the recogniser hears frames of {front_end.frame_size} samples at "
+            f"{front_end.sample_rate} Hz; only {FRAME_SIZE} at {SAMPLE_RATE} Hz are supported"
         )
-    device = next(codec.parameters()).device
+    device = next(front_end.parameters()).device
     if device != lm.device:
         raise RecogniserError(f"codec on {device}, recogniser on {lm.device}: load both on one")
     for name, value in (("delay_s", delay_s), ("prefix_s", prefix_s)):

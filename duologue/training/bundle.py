@@ -1,6 +1,6 @@
 """The parts of a trained model as one small folder: language model, codec, references, recogniser.
 
-The recogniser lies in `stt/` and hears through the folder's own codec.
+The recogniser lies in `stt/` and hears through a front end of its own or the folder's codec.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from duologue.checkpoints.compact import compact_folder
 from duologue.checkpoints.load import load_codec
 from duologue.checkpoints.save import save_codec
+from duologue.stt import front_end_file
 from duologue.training.data import DataError
 from duologue.training.encoded import codec_fingerprint
 from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
@@ -31,7 +32,8 @@ def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> in
         DataError: the parts were trained on codes of different codecs.
     """
     wanted = codec_fingerprint(load_codec(lm))
-    for name in (str(stt), codec):
+    hears_codes = not (stt / front_end_file.NAME).is_file()
+    for name in (str(stt) if hears_codes else None, codec):
         if name is not None and codec_fingerprint(load_codec(name)) != wanted:
             raise DataError(f"{name}: its codes are not those that {lm} was trained on")
     out.parent.mkdir(parents=True, exist_ok=True)

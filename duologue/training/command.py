@@ -50,6 +50,14 @@ OutOption = Annotated[
         "If it holds a checkpoint, the run goes on from there.",
     ),
 ]
+SpokenOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        exists=True,
+        help="Manifest, or folder of them or of codes; may be given more than once.",
+    ),
+]
 CodecOption = Annotated[str, typer.Option("--codec", help="Codec: a folder, file or model name.")]
 TokenizerOption = Annotated[
     Path, typer.Option(exists=True, dir_okay=False, help="Text tokenizer (`train tokenizer`).")
@@ -168,10 +176,12 @@ def lm(
 @app.command()
 def stt(
     config: ConfigOption,
-    data: EncodedOption,
+    data: SpokenOption,
     out: OutOption,
-    codec: CodecOption,
     tokenizer: TokenizerOption,
+    codec: Annotated[
+        str | None, typer.Option(help="Whose codes it hears, if it has no front end of its own.")
+    ] = None,
     start: StartOption = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
@@ -179,20 +189,26 @@ def stt(
     stop_after_minutes: MinutesOption = None,
     restart: RestartOption = False,
 ) -> None:
-    """Train a streaming transcription model on encoded dialogues or mono speech."""
+    """Train a streaming transcription model on dialogues or mono speech.
+
+    With `[front_end]` in the recipe it hears recordings (--data names manifests or folders of
+    them), otherwise codes (--data names what `train encode` made, --codec the codec).
+    """
     _prepare(threads)
     import torch
 
-    from duologue.checkpoints.load import load_codec, load_lm, pick_device
+    from duologue.checkpoints.load import load_codec, pick_device
+    from duologue.stt.load import load_recogniser
     from duologue.training.config import parse, read_toml
-    from duologue.training.language import Corpus
     from duologue.training.stt import STTTask, STTTrainingConfig
 
     recipe = parse(STTTrainingConfig, read_toml(config, override or ()))
     device_used = pick_device(device)
-    loaded = load_codec(codec, device=device_used)
-    begun = None if start is None else load_lm(start, device="cpu", dtype=torch.float32)
-    task = STTTask(recipe, Corpus.of(data, loaded), loaded, tokenizer, device_used, begun)
+    loaded = None if codec is None else load_codec(codec, device=device_used)
+    begun = None
+    if start is not None:
+        begun = load_recogniser(start, device="cpu", dtype=torch.float32, runtime="eager")
+    task = STTTask(recipe, data, loaded, tokenizer, device_used, begun)
     _run(task, recipe.run, out, stop_after_minutes, restart)
 
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duologue.audio.files import read_audio
+from duologue.audio.files import read_channels
 from duologue.audio.wav import WavInfo, wav_info
 from duologue.training.phones import Phone, PhoneSet
 
@@ -119,10 +119,10 @@ def fingerprint(recordings: list[Recording]) -> str:
 
 
 class AudioStore:
-    """Parts of recordings as int16, mono, at one sample rate.
+    """Parts of one channel of recordings as int16, at one sample rate.
 
-    Plain 16-bit WAV files of that rate are mapped into memory, and the operating system keeps what
-    is used often; anything else is decoded once and kept, up to `cache_mb`.
+    Of plain 16-bit WAV files of that rate only the part is read, and the operating system keeps
+    what is used often; anything else is decoded once and kept, up to `cache_mb`.
     """
 
     def __init__(self, sample_rate: int = 24_000, cache_mb: int = 1024) -> None:
@@ -137,8 +137,10 @@ class AudioStore:
         info = self._header(path)
         return info.frames if info else len(self._decode(path))
 
-    def read(self, path: Path, start: int, count: int) -> NDArray[np.int16]:
-        """Samples [count]; outside the recording there is silence."""
+    def read(
+        self, path: Path, start: int, count: int, channel: int | None = None
+    ) -> NDArray[np.int16]:
+        """Samples [count] of a channel, or of their average; outside the recording is silence."""
         out = np.zeros(count, dtype=np.int16)
         info = self._header(path)
         length = info.frames if info else len(self._decode(path))
@@ -146,11 +148,13 @@ class AudioStore:
         if first >= last:
             return out
         if info is None:
-            part = self._decode(path)[first:last]
+            block = self._decode(path)[first:last]
         else:
-            offset = info.offset + 2 * first
-            part = np.fromfile(path, dtype="<i2", count=last - first, offset=offset)
-        out[first - start : last - start] = part
+            offset = info.offset + 2 * info.channels * first
+            count = info.channels * (last - first)
+            block = np.fromfile(path, dtype="<i2", count=count, offset=offset)
+            block = block.reshape(-1, info.channels)
+        out[first - start : last - start] = _channel(path, block, channel)
         return out
 
     def _header(self, path: Path) -> WavInfo | None:
@@ -158,18 +162,18 @@ class AudioStore:
         if path not in self._headers:
             info = wav_info(path) if path.suffix.lower() == ".wav" else None
             plain = info is not None and (
-                (info.format, info.channels, info.sample_bytes, info.sample_rate)
-                == (_PCM, 1, 2, self.sample_rate)
+                (info.format, info.sample_bytes, info.sample_rate) == (_PCM, 2, self.sample_rate)
             )
             self._headers[path] = info if plain else None
         return self._headers[path]
 
     def _decode(self, path: Path) -> NDArray[np.int16]:
+        """All samples [T, channels] of a file that cannot be read in place."""
         with self._lock:
             if path in self._decoded:
                 self._decoded.move_to_end(path)
                 return self._decoded[path]
-        pcm = np.asarray(read_audio(path, self.sample_rate), dtype=np.float32).reshape(-1)
+        pcm = read_channels(path, self.sample_rate).T
         samples = np.clip(np.rint(pcm * 32768), -32768, 32767).astype(np.int16)
         with self._lock:
             self._decoded[path] = samples
@@ -342,6 +346,17 @@ def _stretched(pcm: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """The same in another number of samples; what aliases is far above the phones' formants."""
     places = np.linspace(0, len(pcm) - 1, samples)
     return np.interp(places, np.arange(len(pcm)), pcm).astype(np.float32)
+
+
+def _channel(path: Path, block: NDArray[np.int16], channel: int | None) -> NDArray[np.int16]:
+    """One channel [T] of [T, channels], or their average."""
+    if block.shape[1] == 1 and channel is None:
+        return block[:, 0]
+    if channel is None:
+        return np.rint(block.mean(axis=1)).astype(np.int16)
+    if channel >= block.shape[1]:
+        raise DataError(f"{path}: {block.shape[1]} channels; number {channel} was wanted")
+    return block[:, channel]
 
 
 def _hash(text: str) -> int:

@@ -24,7 +24,13 @@ from duologue.checkpoints.load import load_lm
 from duologue.checkpoints.reference import load_reference_encoder
 from duologue.checkpoints.save import write_tensors
 from duologue.checkpoints.tokenizer import TextTokenizer
-from duologue.conditioning.provider import ConditionProvider, FuserConfig, LutConditioner
+from duologue.conditioning.provider import (
+    MAIN,
+    OTHER,
+    ConditionProvider,
+    FuserConfig,
+    LutConditioner,
+)
 from duologue.conditioning.reference import ReferenceEncoder
 from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
@@ -33,7 +39,7 @@ from duologue.moshi.sampling import Sampling
 from duologue.training.checkpoint import TrainingStateError
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.data import DataError, batches
-from duologue.training.encoded import MAIN, OTHER, Conversation
+from duologue.training.encoded import Conversation
 from duologue.training.exercises import (
     CORPORA,
     Exercise,
@@ -180,21 +186,23 @@ class DuplexTask(LanguageTask):
         amounts: dict[Exercise, ExerciseConfig] = {
             "dictation": config.dictation, "listening": config.listening,
         }  # fmt: skip
-        exercises = [
-            self._exercise(name, amount) for name, amount in amounts.items() if amount.share
-        ]
+        chosen = {name: amount for name, amount in amounts.items() if amount.share}
+        silence = silent_column(codec)
+        exercises = [self._exercise(name, amount, silence) for name, amount in chosen.items()]
         self.source = MixedSource(
             self.sampler, scripts, exercises, batch=config.run.batch, seed=config.run.seed
         )
 
-    def _exercise(self, exercise: Exercise, amount: ExerciseConfig) -> ExerciseSampler:
+    def _exercise(
+        self, exercise: Exercise, amount: ExerciseConfig, silence: Tensor
+    ) -> ExerciseSampler:
         kind = CORPORA[exercise]
         sentences = [one for one in self.corpus.train if one.facts.get("kind") == kind]
         if not sentences:
             raise DataError(f"{exercise}: there is no corpus of the kind {kind!r} among the data")
         return ExerciseSampler(
             exercise, sentences, amount, self.config.data, self.tokenizer,
-            silence=silent_column(self.codec), frame_rate=self.corpus.frame_rate,
+            silence=silence, frame_rate=self.corpus.frame_rate,
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:

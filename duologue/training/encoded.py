@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from duologue.audio.files import read_channels
 from duologue.audio.levels import power_gate
 from duologue.checkpoints.save import write_json, write_tensors
+from duologue.conditioning.provider import SPEAKERS
 from duologue.mimi.codec import Mimi
 from duologue.training.data import DataError, read_rows
 
 logger = logging.getLogger(__name__)
 
-MAIN, OTHER = "SPEAKER_MAIN", "SPEAKER_OTHER"
-_KEPT = (
+KEPT = (
     "kind", "id", "class", "split", "init_speaker", "alignments", "retrieval", "turns", "events",
     "phones",
 )  # fmt: skip
@@ -63,7 +63,7 @@ class Conversation:
     @property
     def first_speaker(self) -> str | None:
         """Who is to begin, `MAIN` or `OTHER`, in a dialogue that says so."""
-        return {"model": MAIN, "user": OTHER}.get(str(self.facts.get("init_speaker")))
+        return SPEAKERS.get(str(self.facts.get("init_speaker")))
 
     def words(self, speaker: str) -> list[tuple[str, float, float]]:
         """Words of one speaker with start and end in seconds, sorted by start."""
@@ -225,7 +225,7 @@ def _encode(path: Path, facts: Mapping[str, Any], codec: Mimi, gate_db: float) -
     codes = codec.encode(signal[:, None].to(device))
     return Conversation(
         codes.flatten(0, 1).to(torch.int16).cpu(),
-        {key: facts[key] for key in _KEPT if key in facts},
+        {key: facts[key] for key in KEPT if key in facts},
     )
 
 

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duologue.conditioning.provider import MAIN
 from duologue.mimi.codec import Mimi
-from duologue.training.encoded import MAIN, Conversation
+from duologue.training.encoded import Conversation
 from duologue.training.lm_data import (
     ZERO,
     CutSequence,

@@ -66,14 +66,22 @@ class Corpus:
             if corpus.description["codec"] != codec_fingerprint(codec):
                 raise DataError(f"{corpus.folder}: encoded with another codec; encode it again")
         everything = [one for corpus in corpora for one in corpus.conversations]
-        train = [one for one in everything if one.split == "train"]
-        held_out = [one for one in everything if one.split != "train"]
-        if not held_out:
-            held_out, train = train[::50], [c for i, c in enumerate(train) if i % 50] or train
+        train, held_out = held_out_apart(everything)
         return cls(
             train, held_out, corpora[0].codebooks, codec.frame_rate,
             "-".join(corpus.fingerprint for corpus in corpora),
         )  # fmt: skip
+
+
+def held_out_apart(
+    everything: Sequence[Conversation],
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Those to learn from and those to judge by: every fiftieth where none is of another split."""
+    train = [one for one in everything if one.split == "train"]
+    held_out = [one for one in everything if one.split != "train"]
+    if held_out:
+        return train, held_out
+    return [one for i, one in enumerate(train) if i % 50] or train, train[::50]
 
 
 class LanguageTask:
@@ -233,14 +241,15 @@ def save_model_folder(
     folder: Path,
     lm: MoshiLM,
     described: FolderConfig,
-    codec: Mimi,
+    codec: Mimi | None,
     tokenizer: Path,
     dtype: torch.dtype,
 ) -> None:
-    """Write a whole model folder: language model, codec, tokenizer, configuration.
+    """Write a whole model folder: language model, codec if it has one, tokenizer, configuration.
 
     The codec stays as it is: narrower, it would give other codes than those that were learnt.
     """
     save_lm(folder, lm, described, dtype=dtype)
-    save_codec(folder, codec, config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME)
+    if codec is not None:
+        save_codec(folder, codec, config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME)
     (folder / described.tokenizer_name).write_bytes(tokenizer.read_bytes())

@@ -9,7 +9,7 @@ no turns, of a word.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duologue.conditioning.provider import MAIN, OTHER
 from duologue.training.data import DataError, PrefetchConfig, generator_at
-from duologue.training.encoded import MAIN, OTHER, Conversation
+from duologue.training.encoded import Conversation
 from duologue.training.phones import PhoneSet
 from duologue.training.text_stream import (
     RETRIEVAL,
@@ -61,16 +62,20 @@ class LMBatch:
     """False where all rows but the text are empty."""
     exercise: str | None = None
     """Which of `exercises.Exercise` it is: only one thing is learnt from it."""
+    spectra: Tensor | None = None
+    """float32 [B, T * spectra per frame, bands]: what is heard, where it is not codes."""
     first_speakers: tuple[str | None, ...] = ()
     """Who began each conversation, `MAIN` or `OTHER`, where it is known."""
 
     def to(self, device: torch.device) -> LMBatch:
-        moved = (t.to(device) for t in (self.codes, self.grounded, self.quiet, self.aside))
-        codes, grounded, quiet, aside = moved
-        return LMBatch(
-            codes, self.references, grounded, quiet, aside, self.has_audio, self.exercise,
-            self.first_speakers,
-        )  # fmt: skip
+        return replace(
+            self,
+            codes=self.codes.to(device),
+            grounded=self.grounded.to(device),
+            quiet=self.quiet.to(device),
+            aside=self.aside.to(device),
+            spectra=None if self.spectra is None else self.spectra.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class CutSequence:
     aside: NDArray[np.int64]
     references: list[Reference] = field(default_factory=list)
     first_speaker: str | None = None
+    spectra: NDArray[np.float32] | None = None
 
 
 class SequenceSampler:
@@ -204,7 +210,9 @@ class DuplexSampler(SequenceSampler):
         codes = np.concatenate([row.tokens[None], self._padded(one.codes, start)])
         quiet = np.zeros(frames, dtype=np.float32)
         heard = self._heard(one, start, inside)
-        return CutSequence(codes, grounded, quiet, heard, references, one.first_speaker)
+        # A sequence from further on begins with a turn of the user's, whoever began the whole.
+        begins = OTHER if start and one.first_speaker else one.first_speaker
+        return CutSequence(codes, grounded, quiet, heard, references, begins)
 
     def _heard(self, one: Conversation, start: int, inside: int) -> NDArray[np.int64]:
         """The user's words as a text row [frames, 1], where there is a user to be heard."""
@@ -334,6 +342,7 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         for reference in one.references
     )
     codes = np.stack([one.codes for one in sequences])
+    spectra = [one.spectra for one in sequences if one.spectra is not None]
     return LMBatch(
         torch.from_numpy(codes),
         references,
@@ -341,5 +350,6 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         torch.from_numpy(np.stack([one.quiet for one in sequences])),
         torch.from_numpy(np.stack([one.aside for one in sequences])),
         has_audio=bool((codes[:, 1:] != ZERO).any()),
+        spectra=torch.from_numpy(np.stack(spectra)) if spectra else None,
         first_speakers=tuple(one.first_speaker for one in sequences),
     )

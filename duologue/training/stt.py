@@ -1,15 +1,17 @@
-"""The transcription task: a delayed-streams model that hears codes and writes words.
+"""The transcription task: a delayed-streams model that hears a frame at a time and writes words.
 
-The text row lags behind the heard codes by a fixed delay (delayed-streams modelling,
+The text row lags behind what is heard by a fixed delay (delayed-streams modelling,
 arXiv 2509.08753); beside it, heads say whether it stays silent for half a second, one, two and
-three seconds.
+three seconds. Frames are heard as a codec's codes, as in the published models, or through a front
+end that is learnt with the rest (`duologue.stt.front_end`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,11 @@ from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
+from duologue.stt import front_end_file
+from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
+from duologue.stt.recogniser import Recogniser
 from duologue.training.code_embeddings import begin_with_codebooks
+from duologue.training.data import DataError
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
     CODEC_NAME,
@@ -33,6 +39,7 @@ from duologue.training.language import (
 from duologue.training.lm_data import ZERO, LMBatch, TranscriptionSampler
 from duologue.training.lm_losses import delayed, hint_loss, pause_loss, recall, text_loss
 from duologue.training.phones import PhoneSet
+from duologue.training.sound import BendingConfig, SoundSampler, sound_corpus
 from duologue.training.text_stream import FIRST_PIECE
 
 HORIZONS_S = (0.5, 1.0, 2.0, 3.0)
@@ -61,10 +68,14 @@ class STTTrainingConfig(LanguageTrainingConfig):
     """Share of what it has written that the model does not get back, so that it listens to what is
     said rather than goes on with sentences that it knows."""
     aside: PhoneHints = field(default_factory=PhoneHints)
+    front_end: dict[str, Any] | None = None
+    """Shape of a front end of its own (`MelFrontEndConfig`); codes are heard without one."""
+    bending: BendingConfig = field(default_factory=BendingConfig)
+    """How what a front end hears is changed in passing."""
 
 
 class STTTask(LanguageTask):
-    """Trains a `MoshiLM` that generates no audio."""
+    """Trains a `MoshiLM` that generates no audio, and its front end if it has one of its own."""
 
     kind = "stt"
     config: STTTrainingConfig
@@ -72,20 +83,38 @@ class STTTask(LanguageTask):
     def __init__(
         self,
         config: STTTrainingConfig,
-        corpus: Corpus,
-        codec: Mimi,
+        data: Sequence[Path],
+        codec: Mimi | None,
         tokenizer: Path,
         device: torch.device,
-        start: MoshiLM | None = None,
+        start: Recogniser | None = None,
     ) -> None:
-        """`start` is a model of the same shape to go on from."""
-        self.codec, self.tokenizer_path = codec, tokenizer
-        self.tokenizer = TextTokenizer(tokenizer)
+        """
+        Args:
+            data: encoded corpora, or manifests for a model with a front end of its own.
+            codec: whose codes are heard; not needed with a front end.
+            start: a recogniser of the same shape to go on from.
+
+        Raises:
+            DataError: the data do not suit the codec, or there is no codec.
+        """
+        self.tokenizer_path, self.tokenizer = tokenizer, TextTokenizer(tokenizer)
+        torch.manual_seed(config.run.seed)
+        self.front_end = None
+        if config.front_end is not None:
+            shape = {"dim": config.lm.get("dim", 0), **config.front_end}
+            self.front_end = MelFrontEnd(MelFrontEndConfig.from_dict(shape))
+            corpus = sound_corpus(data, self.front_end)
+        elif codec is None:
+            raise DataError("a recogniser without a front end hears codes: name the codec")
+        else:
+            corpus = Corpus.of(data, codec)
+        self.codec = None if self.front_end is not None else codec
         heard = corpus.codebooks
         lm_config = LMConfig.from_dict(
             {
                 "text_card": len(self.tokenizer),
-                "card": codec.config.quantizer.bins,
+                "card": 1 if self.codec is None else self.codec.config.quantizer.bins,
                 "n_q": heard,
                 "dep_q": 0,
                 "delays": [0] * (1 + heard),
@@ -93,21 +122,33 @@ class STTTask(LanguageTask):
                 **config.lm,
             }
         )
-        torch.manual_seed(config.run.seed)
         self.lm = MoshiLM(lm_config)
-        begin_with_codebooks(self.lm.code_tables(), codec.quantizer, seed=config.run.seed)
+        modules: dict[str, nn.Module] = {"lm": self.lm}
+        if self.codec is not None:
+            tables = self.lm.code_tables()
+            begin_with_codebooks(tables, self.codec.quantizer, seed=config.run.seed)
+        if self.front_end is not None:
+            modules["front_end"] = self.front_end
         if start is not None:
-            go_on_from(self.lm, start)
+            go_on_from(self.lm, start.lm)
+            if self.front_end is not None and isinstance(start.front_end, MelFrontEnd):
+                go_on_from(self.front_end, start.front_end)
         hints = config.aside
         phones = PhoneSet.listing(hints.phones)
         if not hints.phones:
             phones = PhoneSet.of(one.facts.get("phones") for one in corpus.train)
         self.hints = nn.Linear(lm_config.dim, hints.parts_per_frame * len(phones))
-        super().__init__(config, {"lm": self.lm, "hints": self.hints}, corpus, device)
-        self.sampler = TranscriptionSampler(
+        super().__init__(config, {**modules, "hints": self.hints}, corpus, device)
+        kind: type[TranscriptionSampler] = TranscriptionSampler
+        options: dict[str, Any] = {}
+        if self.front_end is not None:
+            # Spectra are computed beside the training, and on the CPU.
+            hearing = MelFrontEnd(self.front_end.config)
+            kind, options = SoundSampler, {"front_end": hearing, "bending": config.bending}
+        self.sampler = kind(
             corpus.train, config.data, self.tokenizer, seed=config.run.seed,
             frame_rate=corpus.frame_rate, phones=phones if hints.weight else None,
-            phone_parts=hints.parts_per_frame,
+            phone_parts=hints.parts_per_frame, **options,
         )  # fmt: skip
 
     def losses(
@@ -131,10 +172,15 @@ class STTTask(LanguageTask):
         if generator is not None and self.config.forgotten:
             drawn = torch.rand(inputs[:, 0].shape, generator=generator).to(inputs.device)
             forgotten = (drawn < self.config.forgotten) & (inputs[:, 0] >= FIRST_PIECE)
-            inputs = inputs.clone()
             inputs[:, 0].masked_fill_(forgotten, ZERO)
         with self.config.run.autocast(self.device):
-            z, logits = self.lm.head(self.lm.transformer(self.lm.embed(inputs)))
+            x = self.lm.embed(inputs)
+            if self.front_end is not None:
+                assert batch.spectra is not None
+                vectors = self.front_end(batch.spectra)
+                # As with codes, a frame is read one position later: the first reads nothing.
+                x = x + nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
+            z, logits = self.lm.head(self.lm.transformer(x))
             pauses = [head(z) for head in self.lm.extra_heads]
             hints = self.hints(z)
         return logits, pauses, hints, targets[:, 0]
@@ -170,16 +216,22 @@ class STTTask(LanguageTask):
         }
 
     def export(self, folder: Path) -> None:
+        hearing: dict[str, Any] = {}
+        if self.front_end is not None:
+            hearing = {front_end_file.KEY: self.front_end.config.to_dict()}
         described = FolderConfig(
             self.lm.config, model_type="stt", mimi_name=CODEC_NAME,
             mimi_config_name=CODEC_CONFIG_NAME, tokenizer_name="tokenizer.model",
             stt_config={
                 "audio_silence_prefix_seconds": 0.0,
                 "audio_delay_seconds": self.config.data.text_delay_s,
+                **hearing,
             },
         )  # fmt: skip
         dtype = getattr(torch, self.config.export_dtype)
+        model = folder / "model"
         with self.swapped():
-            save_model_folder(
-                folder / "model", self.lm, described, self.codec, self.tokenizer_path, dtype
-            )
+            save_model_folder(model, self.lm, described, self.codec, self.tokenizer_path, dtype)
+            if self.front_end is not None:
+                path = model / front_end_file.NAME
+                front_end_file.save_front_end(path, self.front_end, dtype)

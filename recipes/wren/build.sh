@@ -35,7 +35,7 @@ train codec --config "$here/codec.toml" --config "$here/decoder.toml" \
 codec=$runs/decoder/codec
 
 # 2. Codes, and the pieces that texts are made of.
-for part in mono own users users_valid train valid; do
+for part in own users train valid; do
     train encode --data "$out/$part" --codec "$codec" --out "$out/codes/$part"
 done
 [ -f "$out/tokenizer.model" ] ||
@@ -48,9 +48,8 @@ train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$o
     --codec "$codec" --tokenizer "$out/tokenizer.model" \
     $(steps 6000) --out "$runs/lm"
 # shellcheck disable=SC2046
-train stt --config "$here/stt.toml" $(gpu stt) --data "$out/codes/train" --data "$out/codes/users" \
-    --data "$out/codes/mono" --data "$out/codes/valid" --data "$out/codes/users_valid" \
-    --codec "$codec" --tokenizer "$out/tokenizer.model" \
+train stt --config "$here/stt.toml" $(gpu stt) --data "$out/users" --data "$out/train" \
+    --data "$out/users_valid" --data "$out/valid" --tokenizer "$out/tokenizer.model" \
     $(steps 6000) --out "$runs/stt"
 
 # 4. One small folder.

@@ -20,6 +20,10 @@ from duologue.mimi.config import (
     QuantizerConfig,
     SEANetConfig,
 )
+from duologue.moshi.config import LMConfig
+from duologue.moshi.lm import MoshiLM
+from duologue.nn.conv import CausalConv1d
+from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
 from duologue.stt.recogniser import Recogniser
 
 TEXTS = (
@@ -93,3 +97,26 @@ def make_recogniser(codec: Mimi, tokenizer: TextTokenizer) -> MakeRecogniser:
 @pytest.fixture(scope="session")
 def recogniser(make_recogniser: MakeRecogniser) -> Recogniser:
     return make_recogniser()
+
+
+@pytest.fixture(scope="session")
+def of_spectra(tokenizer: TextTokenizer) -> Recogniser:
+    """One with a front end of its own and random weights."""
+    torch.manual_seed(3)
+    config = LMConfig(
+        dim=32, num_heads=2, num_layers=2, n_q=0, dep_q=0, delays=(0,), card=1, context=12,
+        text_card=96, existing_text_padding_id=3, extra_heads_num_heads=4,
+    )  # fmt: skip
+    lm = MoshiLM(config).eval().requires_grad_(False)
+    front_end = MelFrontEnd(MelFrontEndConfig(dim=32, channels=(8, 8, 12), units=(1, 2, 1)))
+    for unit in front_end.modules():
+        if isinstance(unit, CausalConv1d) and not unit.weight.any():
+            torch.nn.init.normal_(unit.weight, std=0.3)
+    return Recogniser(lm, front_end.eval().requires_grad_(False), tokenizer, delay_s=0.5)
+
+
+@pytest.fixture(scope="session", params=["codes", "spectra"])
+def any_recogniser(
+    request: pytest.FixtureRequest, recogniser: Recogniser, of_spectra: Recogniser
+) -> Recogniser:
+    return {"codes": recogniser, "spectra": of_spectra}[request.param]

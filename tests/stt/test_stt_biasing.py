@@ -166,14 +166,14 @@ def test_a_vocabulary_is_exchanged_while_conversations_go_on(make_recogniser) ->
     assert changing.set_vocabulary(["Newark", "candidates"]) == 2
     saved = state.clone()
     third = leaning.init_state(2)
-    third.temporal, third.text, third.codec = saved.temporal, saved.text, saved.codec
+    third.temporal, third.text, third.front_end = saved.temporal, saved.text, saved.front_end
     drawn = [changing.step(frame, state).text for frame in frames[20:40]]
     for frame, text in zip(frames[20:40], drawn, strict=True):
         assert torch.equal(text, leaning.step(frame, third).text)
     assert changing.set_vocabulary([]) == 0
     back = plain.init_state(2)
     now = state.clone()
-    back.temporal, back.text, back.codec = now.temporal, now.text, now.codec
+    back.temporal, back.text, back.front_end = now.temporal, now.text, now.front_end
     for frame in frames[40:]:
         assert torch.equal(changing.step(frame, state).text, plain.step(frame, back).text)
 

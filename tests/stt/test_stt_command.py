@@ -50,7 +50,9 @@ def folder(
 ) -> Path:
     """A recogniser as training exports it."""
     path = tmp_path_factory.mktemp("models") / "tiny-stt"
-    save_codec(path, recogniser.codec, config_name="codec.json", weights_name="codec.safetensors")
+    save_codec(
+        path, recogniser.front_end, config_name="codec.json", weights_name="codec.safetensors"
+    )
     described = FolderConfig(
         recogniser.lm.config, model_type="stt", mimi_name="codec.safetensors",
         mimi_config_name="codec.json", tokenizer_name="tokenizer.model",
@@ -76,13 +78,13 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_a_folder_is_loaded_with_its_timing(folder: Path, recogniser: Recogniser) -> None:
     loaded = load_recogniser(folder, device="cpu")
     assert (loaded.delay_s, loaded.delay_frames) == (0.4, 5)
-    assert loaded.hears_codes_of(recogniser.codec)
-    shared = load_recogniser(folder, device="cpu", codec=recogniser.codec)
-    assert shared.codec is recogniser.codec, "no second copy of the same codec"
+    assert loaded.hears_codes_of(recogniser.front_end)
+    shared = load_recogniser(folder, device="cpu", codec=recogniser.front_end)
+    assert shared.front_end is recogniser.front_end, "no second copy of the same codec"
     pcm = 0.2 * torch.randn(RATE, generator=torch.Generator().manual_seed(1))
     # Two frames of silence come first.
     quiet = torch.cat([torch.zeros(2 * 1920), pcm])
-    led = Recogniser(loaded.lm, loaded.codec, loaded.tokenizer, delay_s=0.4)
+    led = Recogniser(loaded.lm, loaded.front_end, loaded.tokenizer, delay_s=0.4)
     state = led.init_state(1)
     expected = [int(led.step(f[None, None], state).text[0]) for f in quiet.split(1920)[:-1]]
     state = loaded.init_state(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from duologue.mimi.codec import Mimi
 from duologue.stt import offline
+from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
 from duologue.stt.offline import transcribe
 from duologue.stt.ports import Heard
 from duologue.stt.recogniser import Recogniser, RecogniserError, RecogniserState
@@ -47,13 +48,16 @@ def test_text_and_pauses_are_those_of_the_published_model(recogniser: Recogniser
     assert_near(pauses, golden["extra_heads"][1 : len(text) + 1, 2, 0])
 
 
-def test_a_batch_hears_what_each_would_hear_alone(recogniser: Recogniser) -> None:
+def test_a_batch_hears_what_each_would_hear_alone(any_recogniser: Recogniser) -> None:
     pcm = sound(SLOTS, 12)
-    state, alone = recogniser.init_state(SLOTS), [recogniser.init_state(1) for _ in range(SLOTS)]
+    state, alone = (
+        any_recogniser.init_state(SLOTS),
+        [any_recogniser.init_state(1) for _ in range(SLOTS)],
+    )
     for index in range(12):
         heard = frame(pcm, index)
-        drawn = recogniser.step(heard, state)
-        singles = [recogniser.step(heard[s : s + 1], alone[s]) for s in range(SLOTS)]
+        drawn = any_recogniser.step(heard, state)
+        singles = [any_recogniser.step(heard[s : s + 1], alone[s]) for s in range(SLOTS)]
         assert torch.equal(drawn.text, torch.cat([one.text for one in singles]))
         inactivity = torch.cat([one.inactivity for one in singles])
         torch.testing.assert_close(drawn.inactivity, inactivity, atol=1e-6, rtol=1e-5)
@@ -68,19 +72,19 @@ def test_a_batch_hears_what_each_would_hear_alone(recogniser: Recogniser) -> Non
     )
 )
 def test_slots_do_not_sway_each_other_by_a_bit(
-    recogniser: Recogniser, events: list[list[bool] | int]
+    any_recogniser: Recogniser, events: list[list[bool] | int]
 ) -> None:
     """Moves and resets in any order: a slot of a busy batch draws the bits it draws when the
     others stand still."""
     pcm = sound(SLOTS, 12)
 
     def play(present: set[int]) -> list[list[Tensor]]:
-        state, heads = recogniser.init_state(SLOTS), [0] * SLOTS
+        state, heads = any_recogniser.init_state(SLOTS), [0] * SLOTS
         outputs: list[list[Tensor]] = [[] for _ in range(SLOTS)]
         for event in events:
             if isinstance(event, int):
                 if event in present:
-                    recogniser.reset(state, torch.arange(SLOTS) == event)
+                    any_recogniser.reset(state, torch.arange(SLOTS) == event)
                 continue
             active = [wants and slot in present for slot, wants in enumerate(event)]
             if not any(active):
@@ -88,7 +92,7 @@ def test_slots_do_not_sway_each_other_by_a_bit(
             heard = torch.cat([frame(pcm[s : s + 1], heads[s]) for s in range(SLOTS)])
             # Whoever stands still is fed nonsense, and must not notice.
             heard[~torch.tensor(active)] = float("nan")
-            drawn = recogniser.step(heard, state, torch.tensor(active))
+            drawn = any_recogniser.step(heard, state, torch.tensor(active))
             for slot in range(SLOTS):
                 if active[slot]:
                     outputs[slot].append(torch.stack([drawn.text[slot], drawn.inactivity[slot]]))
@@ -104,35 +108,35 @@ def test_slots_do_not_sway_each_other_by_a_bit(
             assert torch.equal(mine, theirs)
 
 
-def test_a_reset_slot_is_fresh_and_the_others_keep_every_bit(recogniser: Recogniser) -> None:
+def test_a_reset_slot_is_fresh_and_the_others_keep_every_bit(any_recogniser: Recogniser) -> None:
     pcm = sound(SLOTS, 6)
-    state = recogniser.init_state(SLOTS)
-    tokens(recogniser, pcm, state)
+    state = any_recogniser.init_state(SLOTS)
+    tokens(any_recogniser, pcm, state)
     before = state.clone()
-    recogniser.reset(state, torch.tensor([False, True, False]))
+    any_recogniser.reset(state, torch.tensor([False, True, False]))
     assert_slots_equal(state, before, [0, 2])
-    assert_slots_equal(state, recogniser.init_state(SLOTS), [1])
-    recogniser.reset(state)
-    assert_slots_equal(state, recogniser.init_state(SLOTS), [0, 1, 2])
+    assert_slots_equal(state, any_recogniser.init_state(SLOTS), [1])
+    any_recogniser.reset(state)
+    assert_slots_equal(state, any_recogniser.init_state(SLOTS), [0, 1, 2])
 
 
-def test_a_snapshot_continues(recogniser: Recogniser) -> None:
+def test_a_snapshot_continues(any_recogniser: Recogniser) -> None:
     pcm = sound(2, 10)
-    state = recogniser.init_state(2)
-    tokens(recogniser, pcm[..., : 4 * 1920], state)
-    restored = recogniser.init_state(2)
+    state = any_recogniser.init_state(2)
+    tokens(any_recogniser, pcm[..., : 4 * 1920], state)
+    restored = any_recogniser.init_state(2)
     restored.load(state.save())
     moved = state.select([1, 0])
     rest = pcm[..., 4 * 1920 :]
-    expected = tokens(recogniser, rest, state)
-    assert torch.equal(tokens(recogniser, rest, restored), expected)
-    assert torch.equal(tokens(recogniser, rest.flip(0), moved), expected.flip(0))
+    expected = tokens(any_recogniser, rest, state)
+    assert torch.equal(tokens(any_recogniser, rest, restored), expected)
+    assert torch.equal(tokens(any_recogniser, rest.flip(0), moved), expected.flip(0))
 
 
 def test_codes_that_were_made_already_are_heard_alike(recogniser: Recogniser) -> None:
     """Sharing: a codec with more codebooks runs once, for whoever listens."""
     pcm = sound(2, 8)
-    codec = recogniser.codec
+    codec = recogniser.front_end
     encoder, state = codec.init_state(2), recogniser.init_state(2, encodes=False)
     shared = []
     for k in range(8):
@@ -170,13 +174,13 @@ def test_a_flush_is_silence_that_the_codec_does_not_remember(recogniser: Recogni
     expected = [recogniser.step(zeros, silent, active).text for _ in range(8)]
     assert [one.text[0] for one in drawn] == [text[0] for text in expected]
     assert_slots_equal(state, before, [1])
-    assert state.codec is not None
-    assert_slots_equal(state.codec, before.codec, [0, 1])
+    assert state.front_end is not None
+    assert_slots_equal(state.front_end, before.front_end, [0, 1])
     # The same with codes from outside.
     outside = recogniser.init_state(2, encodes=False)
-    encoder = recogniser.codec.init_state(2)
+    encoder = recogniser.front_end.init_state(2)
     for k in range(5):
-        codes = recogniser.codec.encode_step(frame(pcm, k), encoder, num_codebooks=8)
+        codes = recogniser.front_end.encode_step(frame(pcm, k), encoder, num_codebooks=8)
         recogniser.step(codes, outside)
     again = recogniser.flush(outside, active, encoder)
     assert [one.text[0] for one in again] == [one.text[0] for one in drawn]
@@ -184,13 +188,35 @@ def test_a_flush_is_silence_that_the_codec_does_not_remember(recogniser: Recogni
         recogniser.flush(outside)
 
 
-def test_a_look_ahead_is_not_noticed(recogniser: Recogniser) -> None:
+def test_a_flush_of_spectra_is_silence_that_is_not_remembered(of_spectra: Recogniser) -> None:
+    pcm = sound(2, 5)
+    state = of_spectra.init_state(2)
+    tokens(of_spectra, pcm, state)
+    silent, before = state.clone(), state.clone()
+    drawn = [one.text for one in of_spectra.flush(state)]
+    zeros = torch.zeros(2, 1, 1920)
+    expected = [of_spectra.step(zeros, silent).text for _ in drawn]
+    assert torch.equal(torch.stack(drawn), torch.stack(expected))
+    assert_slots_equal(state.front_end, before.front_end, [0, 1])
+
+
+def test_a_front_end_of_its_own_takes_no_codes(of_spectra: Recogniser, codec: Mimi) -> None:
+    assert of_spectra.num_codebooks == 0
+    assert not of_spectra.hears_codes_of(codec)
+    with pytest.raises(RecogniserError, match="encodes=False"):
+        of_spectra.step(sound(1, 1), of_spectra.init_state(1, encodes=False))
+    other = MelFrontEnd(MelFrontEndConfig(dim=16, channels=(8, 8, 8)))
+    with pytest.raises(RecogniserError, match="vectors of 16"):
+        Recogniser(of_spectra.lm, other, of_spectra.tokenizer, delay_s=0.5)
+
+
+def test_a_look_ahead_is_not_noticed(any_recogniser: Recogniser) -> None:
     pcm = sound(2, 8)
-    state, plain = recogniser.init_state(2), recogniser.init_state(2)
-    tokens(recogniser, pcm[..., : 4 * 1920], state)
-    recogniser.flush(state.select([1]))
-    rest = tokens(recogniser, pcm[..., 4 * 1920 :], state)
-    assert torch.equal(rest, tokens(recogniser, pcm, plain)[:, 4:])
+    state, plain = any_recogniser.init_state(2), any_recogniser.init_state(2)
+    tokens(any_recogniser, pcm[..., : 4 * 1920], state)
+    any_recogniser.flush(state.select([1]))
+    rest = tokens(any_recogniser, pcm[..., 4 * 1920 :], state)
+    assert torch.equal(rest, tokens(any_recogniser, pcm, plain)[:, 4:])
 
 
 def test_leading_silence_is_part_of_a_fresh_slot(make_recogniser, recogniser: Recogniser) -> None:
@@ -205,33 +231,33 @@ def test_leading_silence_is_part_of_a_fresh_slot(make_recogniser, recogniser: Re
 
 
 def test_recordings_of_all_lengths_in_one_batch(
-    recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+    any_recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Offline is streaming plus a tail of silence, whatever else is in the batch."""
     monkeypatch.setattr(offline, "CHUNK_FRAMES", 10)
     recordings = [sound(1, 1, seed)[0, 0, :length] for seed, length in enumerate((700, 1920))]
     recordings += [sound(1, 25, 5)[0, 0], torch.zeros(0)]
     done = []
-    together = transcribe(recogniser, recordings, done.append)
+    together = transcribe(any_recogniser, recordings, done.append)
     tail = 7 + 13
     assert sum(done) == sum(-(-len(pcm) // 1920) + tail for pcm in recordings)
     assert [one.duration_s for one in together] == [len(pcm) / 24000 for pcm in recordings]
     for pcm, mine in zip(recordings, together, strict=True):
         frames = -(-len(pcm) // 1920) + tail
         padded = torch.nn.functional.pad(pcm, (0, frames * 1920 - len(pcm)))[None, None]
-        words = recogniser.assembler()
-        heard: list[Heard] = [words.push(int(t)) for t in tokens(recogniser, padded)[0]]
+        words = any_recogniser.assembler()
+        heard: list[Heard] = [words.push(int(t)) for t in tokens(any_recogniser, padded)[0]]
         heard.append(words.finish())
         streamed = [word for one in heard for word in one.completed]
         assert [(w.text, w.start_s) for w in mine.words] == [(w.text, w.start_s) for w in streamed]
         assert all(w.end_s is not None and w.end_s >= w.start_s for w in mine.words)
-    assert transcribe(recogniser, []) == []
+    assert transcribe(any_recogniser, []) == []
 
 
 def test_parts_that_do_not_fit(make_recogniser, recogniser: Recogniser, byte_tokenizer) -> None:
     with pytest.raises(RecogniserError, match="delay_s"):
         make_recogniser(delay_s=float("nan"))
-    small = Mimi(recogniser.codec.config, 8)
+    small = Mimi(recogniser.front_end.config, 8)
     small.config = type(small.config)()
     with pytest.raises(RecogniserError, match="codebooks of 48"):
         Recogniser(recogniser.lm, small, recogniser.tokenizer, delay_s=0.5)

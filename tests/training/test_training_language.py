@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,20 +14,25 @@ import pytest
 import torch
 
 import duologue
+from duologue.audio.files import read_channels
 from duologue.audio.wav import write_wav
 from duologue.checkpoints.reference import load_reference_encoder, load_reference_tokenizer
 from duologue.checkpoints.tokenizer import TextTokenizer
+from duologue.conditioning.provider import MAIN, OTHER
 from duologue.conditioning.reference import ReferenceConfig
 from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.config import LMConfig
 from duologue.moshi.embedding import TokenEmbedding
+from duologue.stt.front_end import MelFrontEnd
+from duologue.stt.load import load_recogniser
+from duologue.stt.recogniser import Recogniser
 from duologue.training.checkpoint import TrainingStateError, load_newest
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.config import parse
 from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
-from duologue.training.encoded import MAIN, OTHER, Conversation, EncodedCorpus, encode_corpus
+from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
 from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
@@ -419,6 +425,22 @@ def test_models_are_told_who_begins(
     assert torch.equal(unknown[0], unknown[1])
 
 
+@pytest.mark.parametrize(("begins", "first"), [("model", MAIN), ("user", OTHER), (None, None)])
+def test_only_a_conversations_beginning_is_begun_by_the_model(
+    encoded: Path, begins: str | None, first: str | None
+) -> None:
+    one = EncodedCorpus(encoded).conversations[0]
+    facts = {**one.facts, "init_speaker": begins}
+    sampler = DuplexSampler(
+        [replace(one, facts=facts)], SequenceConfig(frames=30),
+        Letters(), reference_tokenizer=Letters(), seed=1, frame_rate=12.5,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    assert sampler.cut(sampler.conversations[0], 0, rng).first_speaker == first
+    later = sampler.cut(sampler.conversations[0], 8, rng).first_speaker
+    assert later == (OTHER if begins else None)
+
+
 def test_users_words_are_told_aside(encoded: Path) -> None:
     sampler = DuplexSampler(
         EncodedCorpus(encoded).conversations, SequenceConfig(frames=60, aside_delay_s=0.48),
@@ -525,14 +547,101 @@ def test_transcription_model_learns_and_exports(
         "optimizer": {"lr": 0.004, "warmup_steps": 2}, "ema": 0.9, "held_out_sequences": 1,
     }  # fmt: skip
     config = parse(STTTrainingConfig, tables)
-    corpus = Corpus.of([encoded], codec)
-    task = STTTask(config, corpus, codec, tokenizer_file, torch.device("cpu"))
+    task = STTTask(config, [encoded], codec, tokenizer_file, torch.device("cpu"))
     Trainer(task, config.run, tmp_path).run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-2]["text"] < 0.5 * rows[0]["text"]
     assert 0 <= rows[-1]["pause_accuracy"] <= 1
     lm = duologue.load_lm(tmp_path / "model")
     assert (lm.config.dep_q, lm.config.n_q, len(lm.extra_heads)) == (0, 3, 4)
+
+
+SPECTRA: dict[str, Any] = {
+    "lm": {"dim": 32, "num_heads": 2, "num_layers": 1, "hidden_scale": 2.0, "context": 120},
+    "run": {**RUN, "steps": 40, "evaluate_every": 40},
+    "data": {"frames": 80, "text_delay_s": 0.48},
+    "optimizer": {"lr": 0.004, "warmup_steps": 2}, "ema": 0.9, "held_out_sequences": 1,
+    "front_end": {"channels": [8, 8, 8], "units": [0, 1, 0], "bands": 20},
+}  # fmt: skip
+
+
+def listening(dialogues: Path, tokenizer_file: Path, **changes: Any) -> STTTask:
+    config = parse(STTTrainingConfig, {**copy.deepcopy(SPECTRA), **changes})
+    return STTTask(config, [dialogues], None, tokenizer_file, torch.device("cpu"))
+
+
+def test_a_model_with_a_front_end_learns_from_recordings(
+    dialogues: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    task = listening(dialogues, tokenizer_file)
+    Trainer(task, task.config.run, tmp_path).run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-2]["text"] < 0.6 * rows[0]["text"]
+    recogniser = load_recogniser(tmp_path / "model", device="cpu")
+    assert isinstance(recogniser.front_end, MelFrontEnd)
+    assert recogniser.delay_s == 0.48
+    assert not list((tmp_path / "model").glob("codec*"))
+    config = parse(STTTrainingConfig, copy.deepcopy(SPECTRA))
+    again = STTTask(
+        config, [dialogues], None, tokenizer_file, torch.device("cpu"),
+        load_recogniser(tmp_path / "model", device="cpu", runtime="eager"),
+    )  # fmt: skip
+    for name, weight in recogniser.front_end.state_dict().items():
+        assert torch.equal(again.front_end.state_dict()[name], weight), name
+
+
+def test_what_is_learnt_is_what_a_recogniser_does(dialogues: Path, tokenizer_file: Path) -> None:
+    """One step at a time, the same logits win as over a whole sequence."""
+    task = listening(dialogues, tokenizer_file, optimizer={"lr": 0.05})
+    for step in range(3):
+        task.learn([task.sampler.batch(4 * step, 4)], step, torch.Generator())
+    recogniser = Recogniser(task.lm, task.front_end, task.tokenizer, delay_s=0.48)
+    frames = 30
+    pcm = 0.1 * torch.randn(1, 1, frames * 1920)
+    state = recogniser.init_state(1)
+    heard = pcm.split(1920, dim=-1)[: frames - 1]
+    first = state.text[0].clone()
+    tokens = torch.stack([first, *(recogniser.step(one, state).text[0] for one in heard)])
+    assert len(set(tokens.tolist())) > 1
+    with torch.no_grad():
+        batch = replace(
+            task.sampler.batch(0, 1), codes=tokens[None, None],
+            spectra=task.front_end.spectra(pcm[:, 0]),
+        )  # fmt: skip
+        logits = task._predict(batch)[0]
+    assert torch.equal(logits[0].argmax(dim=-1), tokens)
+
+
+def test_recordings_are_bent_where_they_are_learnt_from(
+    dialogues: Path, tokenizer_file: Path
+) -> None:
+    plain = listening(dialogues, tokenizer_file).sampler
+    one = plain.conversations[0]
+    first, second = (plain.cut(one, 0, np.random.default_rng(s), blot=False) for s in (1, 2))
+    assert np.array_equal(first.spectra, second.spectra)
+    assert first.spectra.shape == (80 * 8, 20)
+    pcm = torch.from_numpy(read_channels(one.path)[1])[None, : 80 * 1920]
+    spectra = plain.front_end.spectra(pcm)[0].numpy()
+    np.testing.assert_allclose(first.spectra, spectra, atol=0.02)
+
+    quick = {"tempo": [1.25, 1.25], "tempo_share": 1.0}
+    bent = listening(dialogues, tokenizer_file, bending=quick).sampler
+    hurried = bent.cut(one, 0, np.random.default_rng(1))
+    assert not np.allclose(hurried.spectra, first.spectra)
+    # "what" is said at 0.5 s, or at 0.4 s: 0.48 s later it is written.
+    assert [int((s.codes[0] > 4).argmax()) for s in (first, hurried)] == [12, 11]
+    later = plain.cut(one, 5, np.random.default_rng(1), blot=False)
+    assert (later.codes[0, :-5] == first.codes[0, 5:]).all()
+
+
+def test_a_recogniser_without_a_front_end_needs_a_codec(
+    encoded: Path, tokenizer_file: Path
+) -> None:
+    config = parse(
+        STTTrainingConfig, {name: table for name, table in SPECTRA.items() if name != "front_end"}
+    )
+    with pytest.raises(DataError, match="name the codec"):
+        STTTask(config, [encoded], None, tokenizer_file, torch.device("cpu"))
 
 
 def test_blotting_takes_heard_codes_and_nothing_else(encoded: Path, tokenizer_file: Path) -> None:
