@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -161,17 +161,18 @@ class SlotBank:
         )
 
     @torch.no_grad()
-    def flush(self, slot: int) -> list[int]:
-        """Have local recognition catch up with a slot's audio at once: its text tokens, in order.
+    def flush(self, slots: Collection[int]) -> dict[int, list[int]]:
+        """Have local recognition catch up with some slots' audio at once: text tokens, in order.
 
-        Takes as many steps of the recogniser as it is behind, so a live conversation has time for
+        Takes as many steps of the recogniser as it is behind, so live conversations have time for
         it only where these are quick (see `measure_flush`); empty without a recogniser.
         """
-        if self.recogniser is None:
-            return []
+        if self.recogniser is None or not slots:
+            return {}
         encoder = self.duplex.state.codec if self.frame.shares_codes else None
-        drawn = self.recogniser.flush(self.state.stt, self._mask(slot), encoder)
-        return [int(token) for token in torch.stack([one.text[slot] for one in drawn]).cpu()]
+        drawn = self.recogniser.flush(self.state.stt, self._mask(*slots), encoder)
+        tokens = torch.stack([one.text for one in drawn], dim=1).cpu()
+        return {slot: tokens[slot].tolist() for slot in slots}
 
     # A slot's life.
 
@@ -255,10 +256,10 @@ class SlotBank:
     def measure_flush(
         self, times: int = 2, clock: Callable[[], float] = time.perf_counter
     ) -> float | None:
-        """Seconds of `flush`, best of some; `None` without a recogniser. All slots are reset."""
+        """Seconds of `flush` for all slots, best of some; `None` without a recogniser. Resets."""
         if self.recogniser is None:
             return None
-        return self._best_of(times, partial(self.flush, 0), clock)
+        return self._best_of(times, partial(self.flush, range(self.slots)), clock)
 
     def _best_of(self, times: int, work: Callable[[], object], clock: Callable[[], float]) -> float:
         """Seconds of the quickest run of some work; all slots are reset afterwards."""

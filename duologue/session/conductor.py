@@ -76,8 +76,7 @@ class Conductor:
             one_s * 1000, all_s * 1000, self.settings.slots,
         )  # fmt: skip
         flush_s = self.bank.measure_flush(clock=self._clock)
-        at_worst_s = (flush_s or 0.0) * self.settings.slots
-        self.flushes = flush_s is not None and at_worst_s <= FLUSH_SHARE * FRAME_S
+        self.flushes = flush_s is not None and flush_s <= FLUSH_SHARE * FRAME_S
         if flush_s is not None:
             how = "catches up at triggers" if self.flushes else "is waited for"
             logger.info("recognition %s: catching up takes %.1f ms", how, flush_s * 1000)

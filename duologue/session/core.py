@@ -9,6 +9,7 @@ frame, and equal inputs give equal bits. There is no clock here: the live engine
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,8 @@ from duologue.engine.api import EngineError
 from duologue.engine.slots import SlotBank, SlotFrame, SlotSetup
 from duologue.session.text import TextReader
 from duologue.stt.ports import Heard
+
+logger = logging.getLogger(__name__)
 
 MAX_WAITING_PARTS = 64
 """Encoded parts that wait for their injection; the brain asks for far fewer."""
@@ -98,8 +101,18 @@ class ConversationCore:
         yield from self.bank.start(self.slot, self.setup)
         self.needs_start = False
 
-    def take(self, made: SlotFrame, given: FrameGiven) -> ConversationFrame:
+    def wants_all_words(self, made: SlotFrame, given: FrameGiven) -> bool:
+        """Whether recognition is to catch up in this frame."""
+        asks = self.flushes and given.heard is None and self._words is not None
+        return asks and self._text.is_trigger(made.sampled_text)
+
+    def take(
+        self, made: SlotFrame, given: FrameGiven, caught_up: Sequence[int] = ()
+    ) -> ConversationFrame:
         """Let the brain have what its slot made of a frame.
+
+        Args:
+            caught_up: text tokens of recognition that has caught up with the audio.
 
         Raises:
             SlotFault: the slot must be given up.
@@ -108,8 +121,7 @@ class ConversationCore:
             raise SlotFault("the model's numbers are not finite")
         triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
-        if triggered and self.flushes and given.heard is None:
-            heard = self._caught_up(heard)
+        heard = self._with_silence(heard, caught_up)
         frame = self.brain.frame + 1
         controls = [
             Report(WarningCode(notice.link.value), notice.detail) for notice in heard.notices
@@ -169,12 +181,12 @@ class ConversationCore:
             return Heard()
         return self._words.push(made.heard_text, made.inactivity)
 
-    def _caught_up(self, heard: Heard) -> Heard:
+    def _with_silence(self, heard: Heard, caught_up: Sequence[int]) -> Heard:
         """The same with the words of all audio so far."""
         assembler = self._words
         if assembler is None:
             return heard
-        for token in self.bank.flush(self.slot):
+        for token in caught_up:
             later = assembler.push_silence(token)
             heard = replace(
                 heard,
@@ -235,13 +247,28 @@ def advance(
     the step itself is raised: then all of them are lost.
     """
     made = bank.step({core.slot: frame.pcm for core, frame in given.items()})
+    caught_up = _catch_up(
+        bank, [c.slot for c, frame in given.items() if c.wants_all_words(made[c.slot], frame)]
+    )
     results: dict[ConversationCore, ConversationFrame | Exception] = {}
     for core, frame in given.items():
         try:
-            results[core] = core.take(made[core.slot], frame)
+            results[core] = core.take(made[core.slot], frame, caught_up.get(core.slot, ()))
         except Exception as error:
             results[core] = error
     return results
+
+
+def _catch_up(bank: SlotBank, slots: list[int]) -> dict[int, list[int]]:
+    """Tokens of recognition that has caught up with these slots' audio.
+
+    Where that fails nobody's conversation ends: the words come when they come.
+    """
+    try:
+        return bank.flush(slots)
+    except Exception as error:
+        logger.error("recognition cannot catch up: %s", type(error).__name__)
+        return {}
 
 
 def _user_frame(heard: Heard) -> UserFrame:

@@ -243,12 +243,10 @@ class Recogniser:
         if own is None:
             raise RecogniserError("to flush a state without a codec, give the codec's state")
         fork: Any = own.clone()
-        silence = torch.zeros(state.slots, 1, self.frame_size, device=self.lm.device)
-        drawn = []
-        for _ in range(self.flush_frames):
-            encoded = self.front_end.encode_step(silence, fork, active, self.num_codebooks)
-            drawn.append(self.read(encoded, state, active))
-        return drawn
+        samples = self.flush_frames * self.frame_size
+        silence = torch.zeros(state.slots, 1, samples, device=self.lm.device)
+        encoded = self.front_end.encode_step(silence, fork, active, self.num_codebooks)
+        return [self.read(one, state, active) for one in encoded.split(1, dim=-1)]
 
     def assembler(self) -> WordAssembler:
         """Text of one conversation, from its first frame on."""

@@ -31,8 +31,8 @@ HELD_OUT_VOICES: dict[Split, tuple[str, ...]] = {
     "valid": ("linda", "m4", "steph", "victor"),
     "test": ("ked", "f4", "m7", "benjamin", "belinda"),
 }
-"""Speakers (`Voice.speaker`), in whatever program, rate or pitch they speak. Of the recorded ones,
-one is never met; each way of synthesis is."""
+"""Speakers (`Voice.speaker`), in whatever program, rate or pitch they speak. Training meets every
+way of synthesis, but not every recorded speaker."""
 
 HELD_OUT_PHRASINGS: dict[Split, tuple[str, ...]] = {
     # country

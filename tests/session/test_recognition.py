@@ -96,6 +96,9 @@ def test_recognition_catches_up_at_a_trigger_and_disturbs_nobody(own_codec: bool
     both, plain = run({0: True, 1: False}), run({0: False})[0]
     assert [one.heard for one in both[0]] == [one.heard for one in run({0: True})[0]]
     assert [one.heard for one in both[1]] == [one.heard for one in run({1: False})[1]]
+    together = run({0: True, 1: True})
+    assert [one.heard for one in together[0]] == [one.heard for one in both[0]]
+    assert [one.heard for one in together[1]] == [one.heard for one in run({1: True})[1]]
     drawn = [one.made.sampled_text for one in both[0]]
     assert drawn == [one.made.sampled_text for one in plain], "the model hears nothing of it"
     asked = drawn.index(TRIGGER)
@@ -105,6 +108,23 @@ def test_recognition_catches_up_at_a_trigger_and_disturbs_nobody(own_codec: bool
     flushed = recogniser(own_codec).flush_frames
     assert 0 < len(mine.words) - len(theirs.words) <= flushed, "it babbles in silence too"
     assert mine.inactivity == theirs.inactivity, "the user is not silent for that"
+
+
+def test_who_cannot_catch_up_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    def heard(stage: Stage) -> list[str]:
+        seat = stage.open(seed=13, init_speaker="user")
+        seat.core.flushes = True
+        for frame in AUDIO[:24]:
+            stage.talk({seat: frame})
+        assert not seat.ended
+        return words(stage.events(seat))
+
+    stage = Stage(1, recogniser=recogniser())
+    monkeypatch.setattr(stage.conductor.bank, "flush", fail)
+    assert heard(stage), "the words come when they come"
 
 
 @pytest.mark.parametrize(("a_step_s", "quick"), [(0.0, True), (0.05, False)])
