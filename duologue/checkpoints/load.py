@@ -177,7 +177,9 @@ def _as_folder(path: Path) -> Path:
 def _generation_defaults(folder: ModelFolder) -> GenerationDefaults:
     values = dict(folder.config.lm_gen_config)
     temp_text = values.pop("temp_text", values.pop("text_temp", TEXT_SAMPLING.temperature))
-    text = Sampling(temp_text, values.pop("top_k_text", TEXT_SAMPLING.top_k))
+    text = Sampling(
+        temp_text, values.pop("top_k_text", TEXT_SAMPLING.top_k), values.pop("pooled_from_text", 0)
+    )
     audio = Sampling(
         values.pop("temp", AUDIO_SAMPLING.temperature), values.pop("top_k", AUDIO_SAMPLING.top_k)
     )

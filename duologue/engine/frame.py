@@ -75,7 +75,7 @@ class BankFrame:
         whether a recogniser listens never change.)
         """
         heard = None if self.recogniser is None else self.recogniser.baked
-        return self.duplex.generator.widest, heard
+        return self.duplex.generator.known_settings, heard
 
     @torch.no_grad()
     def advance(self, inputs: Tensor) -> Tensor:

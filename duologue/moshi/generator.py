@@ -21,7 +21,7 @@ from torch import Tensor
 from duologue.conditioning.provider import Attributes
 from duologue.moshi.config import UNGENERATED, ZERO_TOKEN
 from duologue.moshi.lm import MoshiLM
-from duologue.moshi.sampling import Sampling, sample
+from duologue.moshi.sampling import Sampling, pooled, sample
 from duologue.nn.state import KEEP, State, assign_active, tensor_field
 from duologue.nn.transformer import TransformerState
 
@@ -58,6 +58,7 @@ class SamplingState(State):
 
     temperature: Tensor = tensor_field(KEEP)
     top_k: Tensor = tensor_field(KEEP)
+    pooled_from: Tensor = tensor_field(KEEP)
 
 
 @dataclass
@@ -194,13 +195,14 @@ class Generator:
         return self.config.n_q - self.generated_q
 
     @property
-    def widest(self) -> tuple[int, int]:
-        """What a step knows of its slots' settings on the host: how many tokens it must sort.
+    def known_settings(self) -> tuple[int, int, bool]:
+        """What a step knows of its slots' settings on the host.
 
-        Of text and of audio; 1 if all slots are greedy, 0 for all tokens. Where a step is recorded
-        to be replayed, this is what must not have changed.
+        How many tokens it must sort for text and for audio (1 if all slots are greedy, 0 for all
+        tokens), and whether any slot pools text tokens. Where a step is recorded to be replayed,
+        this is what must not have changed.
         """
-        return self._widest_text, self._widest_audio
+        return self._widest_text, self._widest_audio, self._pools_text
 
     def set_sampling(
         self,
@@ -218,12 +220,14 @@ class Generator:
                 chosen = _all(mask, state.temperature)
                 state.temperature.masked_fill_(chosen, setting.temperature)
                 state.top_k.masked_fill_(chosen, setting.top_k)
+                state.pooled_from.masked_fill_(chosen, setting.pooled_from)
         self.refresh_sampling()
 
     def refresh_sampling(self) -> None:
         """Re-read what must be known on the host; call after loading a state from outside."""
         self._widest_text = _widest(self.state.text_sampling)
         self._widest_audio = _widest(self.state.audio_sampling)
+        self._pools_text = bool(self.state.text_sampling.pooled_from.any())
 
     def set_seed(self, seed: int | Sequence[int], mask: Tensor | None = None) -> None:
         """Give the slots of `mask` (all, when `None`) new seeds; an integer s means s + b."""
@@ -375,7 +379,8 @@ class Generator:
         ring = config.max_delay + 2
 
         def sampling() -> SamplingState:
-            return SamplingState(torch.zeros(slots, device=device), _zeros(slots, device))
+            whole = _zeros(slots, device)
+            return SamplingState(torch.zeros(slots, device=device), whole, whole.clone())
 
         reference = None
         if self.lm.condition_provider.fuser.streaming_sum:
@@ -515,6 +520,8 @@ class Generator:
     def _draw_text(self, logits: Tensor) -> Tensor:
         state = self.state
         how = state.text_sampling
+        if self._pools_text:
+            logits = pooled(logits, how.pooled_from)
         return sample(
             logits, how.temperature, how.top_k, state.seed, state.offset, 0,
             widest=self._widest_text,

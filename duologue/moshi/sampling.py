@@ -22,12 +22,17 @@ class Sampling:
 
     temperature: float = 0.8
     top_k: int = 250
+    pooled_from: int = 0
+    """From this token on, all are drawn as one: the likeliest of them, with the probability of all.
+    So whether to say something is drawn apart from what to say. 0: each token for itself."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature: {self.temperature} is not a number from 0 on")
         if self.top_k < 0:
             raise ValueError(f"top_k: {self.top_k} is negative")
+        if self.pooled_from < 0:
+            raise ValueError(f"pooled_from: {self.pooled_from} is negative")
 
 
 AUDIO_SAMPLING = Sampling(0.8, 250)
@@ -83,6 +88,20 @@ def sample(
     noise = gumbel(seed, frame, stream, tokens)
     scores = torch.where(rank < limit, values / scale + noise, float("-inf"))
     return tokens.gather(-1, scores.argmax(dim=-1, keepdim=True))[:, 0]
+
+
+def pooled(logits: Tensor, first: Tensor) -> Tensor:
+    """Logits [B, card] with the tokens from `first` int64 [B] on as one (see `Sampling`).
+
+    Slots whose `first` is 0, or past the last token, keep theirs.
+    """
+    logits = logits.float()
+    token = torch.arange(logits.shape[-1], device=logits.device)
+    inside = (token >= first[:, None]) & (first > 0)[:, None]
+    members = torch.where(inside, logits, float("-inf"))
+    together = torch.logsumexp(members, dim=-1, keepdim=True)
+    best = (token == members.argmax(dim=-1, keepdim=True)) & inside
+    return torch.where(best, together, torch.where(inside, float("-inf"), logits))
 
 
 def gumbel(seed: Tensor, frame: Tensor, stream: int, tokens: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from duologue.runtime.compile import lean, lean_entry
 from duologue.runtime.linear import project, share
 from duologue.runtime.lm_arithmetic import add_stored, copy, normalize, soften
 from duologue.runtime.lm_layers import Cache, Room, Stack, run_layers, set_rotation
-from duologue.runtime.lm_sampling import draw
+from duologue.runtime.lm_sampling import draw, pool
 from duologue.runtime.threads import meet
 
 UNGENERATED = -2
@@ -69,6 +69,7 @@ class Streams(NamedTuple):
     seed: np.ndarray
     text_temperature: np.ndarray
     text_top_k: np.ndarray
+    text_pooled_from: np.ndarray
     audio_temperature: np.ndarray
     audio_top_k: np.ndarray
     positions: np.ndarray
@@ -276,8 +277,10 @@ def _text(model, streams, given, result, work, rank, size):  # type: ignore[no-u
     """The draw of the text token."""
     for n in range(rank, given.slots.shape[0], size):
         slot = given.slots[n]
+        logits = work.logits[n, : model.text_classes]
+        pool(result.text_logits[slot], streams.text_pooled_from[slot], logits)
         token = draw(
-            result.text_logits[slot], streams.text_temperature[slot], streams.text_top_k[slot],
+            logits, streams.text_temperature[slot], streams.text_top_k[slot],
             streams.seed[slot], streams.offset[slot], np.int64(0), work.room[rank],
         )  # fmt: skip
         result.drawn[slot, 0] = _used(given.text[slot], streams.forced[slot, 0, 0], token)

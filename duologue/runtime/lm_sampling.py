@@ -64,6 +64,25 @@ def draw(logits, temperature, top_k, seed, frame, stream, room):  # type: ignore
 
 
 @kernel
+def pool(logits, first, out):  # type: ignore[no-untyped-def]
+    """`sampling.pooled` for one slot: logits [card] into `out` [>= card]."""
+    card = logits.shape[0]
+    for i in range(card):
+        out[i] = logits[i]
+    if first <= 0 or first >= card:
+        return
+    token = first
+    for i in range(first + 1, card):
+        if logits[i] > logits[token]:
+            token = i
+    total = np.float32(0)
+    for i in range(first, card):
+        total += np.float32(math.exp(logits[i] - logits[token]))
+        out[i] = np.float32(-np.inf)
+    out[token] = logits[token] + np.float32(math.log(total))
+
+
+@kernel
 def best(logits):  # type: ignore[no-untyped-def]
     """The most likely token, the first of equals."""
     token = 0

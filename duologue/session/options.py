@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,4 +97,4 @@ def options_from_data(data: Mapping[str, Any]) -> SessionOptions:
 
 
 def _sampling_to_data(sampling: Sampling | None) -> list[float] | None:
-    return None if sampling is None else [sampling.temperature, sampling.top_k]
+    return None if sampling is None else list(astuple(sampling))

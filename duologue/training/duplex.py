@@ -110,7 +110,7 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     listening: ExerciseConfig = field(default_factory=ExerciseConfig)
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
-    `top_k_text`, `temp`, `top_k`."""
+    `top_k_text`, `temp`, `top_k`; and `pooled_from_text` (see `Sampling.pooled_from`)."""
     samples: int = 2
     sample_s: float = 12.0
 

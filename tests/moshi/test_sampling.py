@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duologue.moshi.sampling import Sampling, gumbel, sample
+from duologue.moshi.sampling import Sampling, gumbel, pooled, sample
 
 DRAWS = 20_000
 
@@ -96,8 +96,34 @@ def test_a_draw_does_not_depend_on_the_batch_or_on_how_many_tokens_others_keep()
         assert alone[0] == together[row]
 
 
+def test_pooled_tokens_come_with_the_probability_of_all() -> None:
+    """Whether to speak is as likely as before; what is said is always the likeliest."""
+    torch.manual_seed(3)
+    logits = torch.randn(12) * 1.5
+    probabilities = torch.softmax(logits, dim=0)
+    pool = pooled(logits[None], torch.tensor([4]))
+    observed = frequencies(draw(pool[0], 1.0, 0), 12)
+    expected = probabilities.clone()
+    expected[4:] = 0
+    expected[4 + int(logits[4:].argmax())] = probabilities[4:].sum()
+    assert (observed[expected == 0] == 0).all()
+    deviation = 4.5 * (expected * (1 - expected) / DRAWS).sqrt()
+    assert ((observed - expected).abs() <= deviation + 1e-9).all()
+
+
+def test_pooling_is_each_slots_own() -> None:
+    logits = torch.randn(4, 12)
+    pool = pooled(logits, torch.tensor([0, 4, 11, 12]))
+    assert torch.equal(pool[0], logits[0])
+    assert torch.equal(pool[2], logits[2]), "a pool of one"
+    assert torch.equal(pool[3], logits[3]), "past the last token"
+    assert torch.equal(pool[1], pooled(logits[1:2], torch.tensor([4]))[0])
+    assert torch.isfinite(pool[1]).sum() == 5
+
+
 @pytest.mark.parametrize(
-    "values", [{"temperature": -0.1}, {"temperature": float("nan")}, {"top_k": -1}]
+    "values",
+    [{"temperature": -0.1}, {"temperature": float("nan")}, {"top_k": -1}, {"pooled_from": -1}],
 )
 def test_settings_are_checked(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):

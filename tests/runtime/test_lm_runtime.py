@@ -107,6 +107,12 @@ def test_same_conversation_as_the_modules(shape: str, threads: int) -> None:
                 gen.set_reference(1, rows)
             if t == 6:
                 gen.force(torch.tensor([9, UNGENERATED, 8, 7]), active=active)
+            if t == 10:
+                pooling = Sampling(0.8, 10, pooled_from=5)
+                gen.set_sampling(text=pooling, mask=torch.tensor([False, True] * 2))
+            if t == 11:
+                pooling = Sampling(0.0, 0, pooled_from=5)
+                gen.set_sampling(text=pooling, mask=torch.tensor([True, False, False, False]))
             if t == 12:
                 gen.set_sampling(audio=Sampling(0.0), mask=torch.tensor([True, False] * 2))
             if t == 13:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.websockets import WebSocket
 
 from duologue.moshi.sampling import GenerationDefaults, Sampling
@@ -59,9 +61,10 @@ def sampling_of(query: ChatQuery, usual: GenerationDefaults) -> tuple[Sampling, 
         (query.audio_temperature, query.audio_topk, usual.audio),
     )
     text, audio = (
-        Sampling(
-            own.temperature if temperature is None else temperature,
-            own.top_k if top_k is None else top_k,
+        replace(
+            own,
+            temperature=own.temperature if temperature is None else temperature,
+            top_k=own.top_k if top_k is None else top_k,
         )
         for temperature, top_k, own in asked
     )
