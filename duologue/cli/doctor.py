@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from duologue.cli.options import Device, Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def doctor(
@@ -74,6 +75,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _codec_table(report: dict[str, Any]) -> Table:
+    from rich.table import Table
+
     table = Table("codec", "weights", "frame", title="Measured: one 80 ms frame, both ways")
     for row in report["models"]:
         if row["measured"]:
@@ -86,6 +89,9 @@ def _codec_table(report: dict[str, Any]) -> Table:
 
 def _model_table(report: dict[str, Any]) -> Table:
     """One line per language model, one column per precision."""
+    from rich.table import Table
+    from rich.text import Text
+
     rows = [row for row in report["models"] if not row["measured"]]
     precisions = list(dict.fromkeys(row["precision"] for row in rows))
     table = Table("language model", *precisions, title="To expect at best: one 80 ms frame")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 EXAMPLES = """Examples:
 
@@ -48,6 +46,9 @@ def synthesize(
     Needs flite, festival and espeak-ng. The result depends on kind, split and seed alone, not on
     the number of processes; stopping it (Ctrl-C) loses nothing.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     from duologue.synthesis.engines.program import PACKAGES, SynthesizerError, find
     from duologue.synthesis.generate import KINDS, Dataset, DatasetError, generate
     from duologue.synthesis.splits import SPLITS
