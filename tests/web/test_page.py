@@ -8,15 +8,19 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.serving import Running, ScriptedRecogniser, run, serving
 
-from duologue.audio import power_db, read_channels
+from duologue.audio import power_db, read_channels, write_wav
+from duologue.engine.api import SessionOptions
 from duologue.engine.model import LoadedModel
+from duologue.session import Session
 
 Visit = Callable[..., dict[str, Any]]
 MODEL, USER = 0, 1
@@ -98,6 +102,18 @@ def test_a_token_is_asked_for_and_kept_out_of_the_address(visit: Visit, model: L
     assert TOKEN not in seen["address"]
 
 
+def test_a_voice_is_picked(visit: Visit, model: LoadedModel, tmp_path: Path) -> None:
+    for name in ("Ada", "Kurt"):
+        write_wav(tmp_path / f"{name}.wav", 0.1 * np.sin(np.arange(12_000) / 20), 24_000)
+    prompted = replace(model, takes_prompts=True)
+    with serving(prompted, voices=tmp_path, seed=3) as server, _voices_of(server) as used:
+        seen = visit("voice", server.http, voice="Kurt")
+    assert seen["offered"] == ["itself", "Ada", "Kurt"]
+    assert seen["kept"] == "Kurt"
+    assert seen["asked"] == ["Kurt"]
+    assert used == [tmp_path / "Kurt.wav"]
+
+
 def test_a_blocked_microphone_is_called_by_its_name(visit: Visit, server: Running) -> None:
     assert "The microphone is blocked." in visit("denied", server.http)["notice"]
 
@@ -106,6 +122,20 @@ def test_plain_http_on_a_foreign_host_is_explained(visit: Visit, server: Running
     notice = visit("insecure", f"http://{FOREIGN}:{server.port}")["notice"]
     assert "https" in notice
     assert f"ssh -L {server.port}:localhost:{server.port} {FOREIGN}" in notice
+
+
+@contextmanager
+def _voices_of(server: Running) -> Iterator[list[Path | None]]:
+    """The voices of the sessions that are opened meanwhile."""
+    engine, used = server.lobby.engine, []
+    opened = engine.open
+
+    async def open_session(options: SessionOptions) -> Session:
+        used.append(options.voice)
+        return await opened(options)
+
+    engine.open = open_session
+    yield used
 
 
 @contextmanager

@@ -108,6 +108,24 @@ const SCENARIOS = {
     return { formats, sound: await download(page, plan, "Sound") };
   },
 
+  /** A voice is chosen before the conversation, and kept for the next visit. */
+  async voice(page, plan) {
+    const asked = [];
+    page.on("websocket", (socket) => asked.push(new URL(socket.url()).searchParams.get("voice")));
+    await page.goto(plan.url);
+    const choice = page.getByRole("combobox", { name: "Voice" });
+    await choice.waitFor();
+    const offered = await choice.locator("option").allInnerTexts();
+    await choice.selectOption(plan.voice);
+    await page.reload();
+    const kept = await choice.inputValue();
+    await start(page);
+    await page.locator(".line.model").first().waitFor();
+    await page.keyboard.press("e");
+    await page.locator(".curtain").waitFor();
+    return { offered, kept, asked };
+  },
+
   /** The network goes away in the middle and comes back: so does the conversation. */
   async lost(page, plan) {
     const way = await relay(plan.url);
