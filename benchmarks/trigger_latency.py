@@ -1,6 +1,6 @@
 """From trigger to the first row of the answer: `python benchmarks/trigger_latency.py`.
 
-Somebody asks, a recogniser hears it half a second later, the model asks for knowledge some time
+Somebody asks, a recogniser hears it a second later, the model asks for knowledge some time
 after the end of the question, somebody answers, the answer is encoded, and its first row is added
 to the model's input. What is reported is the time from the frame of the trigger to the frame of
 that row, for each back end:
@@ -88,7 +88,8 @@ from duologue.stt.ports import Heard
 Rows = AsyncIterator[dict[str, Any]]
 PUBLISHED_S = 1.4
 AIM_S = 0.25
-STT_DELAY_FRAMES = 6
+STT_DELAY_FRAMES = 12
+"""As wren's."""
 WORD_FRAMES = 4
 """A word each 0.32 s."""
 PATIENCE_S = 20.0

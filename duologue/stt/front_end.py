@@ -28,6 +28,7 @@ _MEAN, _SCALE = -5.0, 3.0
 """Roughly those of the log energies of speech."""
 _KERNEL = 5
 _EPS = 1e-6
+_FEW = 64
 
 
 class FrontEndError(DuologueError, ValueError):
@@ -134,10 +135,8 @@ class MelFrontEnd(nn.Module):
         super().__init__()
         self.config = config
         widths = (*config.channels, config.dim)
-        self.first = CausalConv1d(config.bands, widths[0], _KERNEL)
-        self.down = nn.ModuleList(
-            CausalConv1d(a, b, 4, stride=2) for a, b in itertools.pairwise(widths)
-        )
+        self.first = _Conv(config.bands, widths[0], _KERNEL)
+        self.down = nn.ModuleList(_Conv(a, b, 4, stride=2) for a, b in itertools.pairwise(widths))
         self.units = nn.ModuleList(
             nn.ModuleList(_Unit(width) for _ in range(count))
             for width, count in zip(widths[1:], config.units, strict=True)
@@ -206,7 +205,7 @@ class MelFrontEnd(nn.Module):
 
     def _convolutions(self) -> list[CausalConv1d]:
         """Those with a memory, in the order in which sound goes through them."""
-        found = [self.first]
+        found: list[CausalConv1d] = [self.first]
         for down, units in zip(self.down, self.units, strict=True):
             found += [down, *(unit.wide for unit in units)]  # type: ignore[list-item,attr-defined]
         return found
@@ -226,13 +225,26 @@ class MelFrontEnd(nn.Module):
         return self._fixed
 
 
+class _Conv(CausalConv1d):
+    """A convolution that is one matrix product where it makes few positions, as in a step: torch's
+    own takes longer to prepare than to do."""
+
+    def _convolve(self, window: Tensor) -> Tensor:
+        size = self.weight.shape[2]
+        count = (window.shape[-1] - size) // self.stride + 1
+        if count > _FEW or torch.is_grad_enabled():
+            return super()._convolve(window)
+        pieces = window.unfold(2, size, self.stride).transpose(1, 2).flatten(2)
+        return F.linear(pieces, self.weight.flatten(1), self.bias).transpose(1, 2)
+
+
 class _Unit(nn.Module):
     """A residual unit: x + pointwise(silu(wide(silu(x))))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.wide = CausalConv1d(width, width, _KERNEL)
-        self.pointwise = CausalConv1d(width, width, 1)
+        self.wide = _Conv(width, width, _KERNEL)
+        self.pointwise = _Conv(width, width, 1)
         nn.init.zeros_(self.pointwise.weight)
 
     def forward(self, x: Tensor) -> Tensor:
