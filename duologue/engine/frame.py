@@ -59,6 +59,8 @@ class BankFrame:
         padding = model.lm.config.existing_text_padding_id
         self.steering = Steering(slots, padding, model.silent_tokens, model.device)
         self.state = BankState(self.duplex.state, self.steering.state, stt)
+        listens = self.duplex.generator.state.heard is not None
+        self.tells_model = listens and recogniser is not None
         self.steers_all = False
         """Have all slots pass through steering, which leaves those that are not steered as they
         are; a recorded frame does, so that it fits whoever comes."""
@@ -123,6 +125,8 @@ class BankFrame:
             return nothing, nothing
         source = codes if self.shares_codes else pcm
         drawn = self.recogniser.step(source, self.state.stt, active)
+        if self.tells_model:
+            self.duplex.generator.hear(drawn.vector, active)
         return drawn.text.float(), drawn.inactivity
 
 

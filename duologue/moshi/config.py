@@ -60,6 +60,8 @@ class LMConfig:
     extra_heads_num_heads: int = 0
     extra_heads_dim: int = 6
     rag_token_id: int | None = None
+    heard_dim: int | None = None
+    """Numbers a frame in which a recogniser tells of the user, beside the codes (ours)."""
 
     _fixed: ClassVar[dict[str, Any]] = {
         "causal": True,
@@ -84,6 +86,8 @@ class LMConfig:
             )
         if min(self.delays) < 0:
             raise ConfigError("delays: must not be negative")
+        if self.heard_dim is not None and self.heard_dim < 1:
+            raise ConfigError(f"heard_dim: {self.heard_dim} is not positive")
         if not 0 <= self.existing_text_padding_id < self.text_card:
             raise ConfigError("existing_text_padding_id: not a text token")
         schedule = self.depformer_weights_per_step_schedule
@@ -185,7 +189,9 @@ class LMConfig:
     def to_dict(self) -> dict[str, Any]:
         """The published keys; those that older loaders do not know only where they matter."""
         values = asdict(self)
-        for optional in ("rag_token_id", "depformer_low_rank_embeddings", "depformer_norm"):
+        for optional in (
+            "rag_token_id", "heard_dim", "depformer_low_rank_embeddings", "depformer_norm",
+        ):  # fmt: skip
             if values[optional] is None:
                 del values[optional]
         if not self.extra_heads_num_heads:

@@ -88,6 +88,8 @@ class GeneratorState(State):
     """int64 [B, 1 + generated, max_delay + 1]: what coming steps must draw, the next one first."""
     seed: Tensor = tensor_field(KEEP)
     """[B] int64"""
+    heard: Tensor | None = tensor_field(0, default=None)
+    """[B, heard_dim]: what a recogniser told last."""
     sum_condition: Tensor | None = tensor_field(KEEP, default=None)
     """[B * branches, 1, dim], added to each input."""
     prepend: Tensor | None = tensor_field(KEEP, default=None)
@@ -278,6 +280,34 @@ class Generator:
         reference.length[slot] = len(rows)
         reference.position[slot] = 0
 
+    def hear(self, vectors: Tensor, active: Tensor | None = None) -> None:
+        """Tell the coming steps of the active slots what a recogniser makes of the user.
+
+        Args:
+            vectors: [B, heard_dim]; they hold until others are told.
+
+        Raises:
+            ValueError: the model takes none, or others.
+        """
+        heard = self.state.heard
+        if heard is None:
+            raise ValueError("this model does not listen to a recogniser")
+        if vectors.shape != heard.shape:
+            raise ValueError(f"heard: [B, {heard.shape[1]}] is wanted, got {tuple(vectors.shape)}")
+        assign_active(heard, vectors.to(heard.dtype), active)
+
+    def added(self) -> Tensor | None:
+        """What the coming step adds to tokens and references: [B, 1, dim], B rows of each half."""
+        state = self.state
+        if state.heard is None:
+            return state.sum_condition
+        heard = self.lm.hearing(state.heard.to(self.lm.dtype)).float()
+        if self.guidance is not None:
+            heard = heard.repeat_interleave(2, 0)
+        if state.sum_condition is not None:
+            heard = heard + state.sum_condition[:, 0]
+        return heard[:, None]
+
     def force(
         self,
         text: Tensor | None = None,
@@ -395,6 +425,9 @@ class Generator:
             tokens=torch.full((slots, 1 + config.n_q, ring), UNGENERATED, device=device),
             forced=torch.full(queue, UNGENERATED, device=device),
             seed=_zeros(slots, device),
+            heard=None
+            if not config.heard_dim
+            else torch.zeros(slots, config.heard_dim, device=device),
             text_sampling=sampling(),
             audio_sampling=sampling(),
             temporal=self.lm.transformer.init_state(
@@ -472,8 +505,9 @@ class Generator:
         state, lm = self.state, self.lm
         columns = column if self.guidance is None else self._with_null(column)
         x = lm.embed(columns[..., None])
-        if state.sum_condition is not None:
-            x = x + state.sum_condition.to(x.dtype)
+        added = self.added()
+        if added is not None:
+            x = x + added.to(x.dtype)
         if state.reference is not None:
             row = self._next_reference_row(state.reference, active)
             x = x + (row if self.guidance is None else row.repeat_interleave(2, 0))[:, None]

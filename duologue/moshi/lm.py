@@ -27,9 +27,19 @@ if TYPE_CHECKING:
     from duologue.moshi.generator import FrameRunner, Generator
 
 
-Reader = Callable[
-    [Tensor, TransformerState, Tensor | None, Tensor | None], tuple[Tensor, list[Tensor]]
-]
+@dataclass(frozen=True)
+class Reading:
+    """What reading one token column gives; rows of inactive slots mean nothing."""
+
+    text_logits: Tensor
+    """[B, text classes]"""
+    extra_heads: list[Tensor]
+    """Softmax of each, [B, extra_heads_dim]."""
+    z: Tensor
+    """[B, dim]: what both are made from."""
+
+
+Reader = Callable[[Tensor, TransformerState, Tensor | None, Tensor | None], Reading]
 """Called like `MoshiLM.read`."""
 
 
@@ -82,6 +92,10 @@ class MoshiLM(nn.Module):
             self.linears = nn.ModuleList(
                 Linear(depth_dim, config.card) for _ in range(config.dep_q)
             )
+        if config.heard_dim is not None:
+            self.hearing = Linear(config.heard_dim, dim)
+            # What a recogniser tells counts for nothing until that is learnt.
+            nn.init.zeros_(self.hearing.weight)
         self.condition_provider = conditions or ConditionProvider.none(dim)
         self.defaults = GenerationDefaults()
         self.make_runner: Callable[[Generator], FrameRunner | None] | None = None
@@ -122,20 +136,18 @@ class MoshiLM(nn.Module):
         state: TransformerState,
         active: Tensor | None = None,
         condition: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> Reading:
         """Continue each slot by one token column.
 
         Args:
             column: int64 [B, 1 + n_q].
             condition: [B or 1, 1, dim], added to the input.
-        Returns:
-            Text logits [B, classes] and the extra heads' softmax; inactive rows mean nothing.
         """
         x = self.embed(column[..., None])
         if condition is not None:
             x = x + condition.to(x.dtype)
         z, logits = self.head(self.transformer.step(x, state, active)[:, 0])
-        return logits, self.extra(z)
+        return Reading(logits, self.extra(z), z)
 
     def code_tables(self) -> list[TokenEmbedding]:
         """Embeddings of the audio rows, in order."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from duologue.moshi.config import UNGENERATED, ZERO_TOKEN
 from duologue.moshi.generator import FrameRunner, Generator, GeneratorState, StepOutput
-from duologue.moshi.lm import MoshiLM, Reader
+from duologue.moshi.lm import MoshiLM, Reader, Reading
 from duologue.nn.transformer import TransformerState
 from duologue.runtime.codec_team import TEAM
 from duologue.runtime.errors import Unsupported
@@ -107,7 +107,8 @@ class FastFrames:
         )
         out = _make_result(model, slots, keep_audio_logits=self._keep_audio_logits)
         if len(running):
-            TEAM.run(partial(step, model, _streams(state), given, out, work), threads)
+            added = generator.added()
+            TEAM.run(partial(step, model, _streams(state, added), given, out, work), threads)
         frame, drawn = torch.from_numpy(out.frame), torch.from_numpy(out.drawn)
         return StepOutput(
             text=frame[:, 0],
@@ -136,19 +137,21 @@ class TemporalReader:
         temporal: TransformerState,
         active: Tensor | None,
         condition: Tensor | None,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> Reading:
         """As `MoshiLM.read`; rows of inactive slots hold zeros."""
         model, slots = self._tables.model, column.shape[0]
         running = np.arange(slots) if active is None else np.flatnonzero(active.numpy())
         threads = min(torch.get_num_threads(), MAX_THREADS)
         out = _make_result(model, slots, keep_audio_logits=False)
+        out = out._replace(z=np.zeros((slots, model.temporal.dim), dtype=np.float32))
         columns = np.ascontiguousarray(column.numpy(), dtype=np.int64)
         if len(running):
             streams = _NOTHING._replace(**_temporal_fields(temporal, condition))
             with self._lock:
                 work = self._rooms.get(model, self._context, slots, threads)
                 TEAM.run(partial(read, model, streams, running, columns, out, work), threads)
-        return torch.from_numpy(out.text_logits), [torch.from_numpy(head) for head in out.extra]
+        heads = [torch.from_numpy(head) for head in out.extra]
+        return Reading(torch.from_numpy(out.text_logits), heads, torch.from_numpy(out.z))
 
 
 class _Rooms:
@@ -175,6 +178,7 @@ def _make_result(model: Model, slots: int, *, keep_audio_logits: bool) -> Result
         frame=np.full((slots, rows), UNGENERATED, dtype=np.int64),
         ready=np.zeros(slots, dtype=np.bool_),
         text_logits=np.zeros((slots, model.text_classes), dtype=np.float32),
+        z=np.zeros((0, 0), dtype=np.float32),
         audio_logits=np.zeros(kept, dtype=np.float32),
         extra=np.zeros((len(model.extra_heads), slots, model.extra_dim), dtype=np.float32),
     )
@@ -230,8 +234,11 @@ _NOTHING = Streams(
 )  # fmt: skip
 
 
-def _streams(state: GeneratorState) -> Streams:
-    """A state's tensors for one call: addresses are read anew each time, as trees are replaced."""
+def _streams(state: GeneratorState, condition: Tensor | None) -> Streams:
+    """A state's tensors for one call: addresses are read anew each time, as trees are replaced.
+
+    `condition` [B or 1, 1, dim] is added to each input; the caller keeps it alive.
+    """
     streams = _NOTHING._replace(
         offset=state.offset.numpy(),
         tokens=state.tokens.numpy(),
@@ -242,7 +249,7 @@ def _streams(state: GeneratorState) -> Streams:
         text_pooled_from=state.text_sampling.pooled_from.numpy(),
         audio_temperature=state.audio_sampling.temperature.numpy(),
         audio_top_k=state.audio_sampling.top_k.numpy(),
-        **_temporal_fields(state.temporal, state.sum_condition),
+        **_temporal_fields(state.temporal, condition),
     )
     if state.reference is None:
         return streams

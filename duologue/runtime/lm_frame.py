@@ -117,6 +117,8 @@ class Result(NamedTuple):
     ready: np.ndarray
     text_logits: np.ndarray
     """float32 [B, text classes]"""
+    z: np.ndarray
+    """float32 [B, dim], or of no size."""
     audio_logits: np.ndarray
     """float32 [B, generated, card], or of no size."""
     extra: np.ndarray
@@ -186,8 +188,9 @@ def read(model, streams, slots, columns, result, work, rank, size):  # type: ign
     _temporal(model, streams, slots, work, rank, size)
     _heads(model, slots, result, work, rank, size)
     if rank == 0:
-        for slot in slots:
-            streams.positions[slot] += 1
+        for n in range(slots.shape[0]):
+            streams.positions[slots[n]] += 1
+            copy(work.z[0, n, : model.temporal.dim], result.z[slots[n]])
     meet(work.point, size)
 
 

@@ -98,6 +98,8 @@ class Drawn:
     """int64 [B]: text token, -2 for inactive slots."""
     inactivity: Tensor
     """float32 [B] in [0, 1]; NaN without an estimate and for inactive slots."""
+    vector: Tensor
+    """[B, dim]: what the model makes of the user so far, before it chooses a word."""
 
 
 S = TypeVar("S", bound="State")

@@ -283,7 +283,8 @@ class Recogniser:
         added = self._condition
         if vector is not None:
             added = (vector if added is None else added + vector).contiguous()
-        logits, extra = self._reader(column, state.temporal, active, added)
+        reading = self._reader(column, state.temporal, active, added)
+        logits = reading.text_logits
         trie = self.bias
         if trie is not None and state.bias is not None:
             text = trie.choose(logits, state.bias)
@@ -291,11 +292,11 @@ class Recogniser:
         else:
             text = logits.float().argmax(dim=-1)
         assign_active(state.text, text, active)
-        pause = self._pause(logits, extra)
+        pause = self._pause(logits, reading.extra_heads)
         if active is not None:
             text = torch.where(active, text, UNGENERATED)
             pause = torch.where(active, pause, math.nan)
-        return Drawn(text, pause)
+        return Drawn(text, pause, reading.z)
 
     def _pause(self, logits: Tensor, extra: list[Tensor]) -> Tensor:
         """Probability that nothing is said for a while, [B]; NaN without heads."""

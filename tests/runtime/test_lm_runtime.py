@@ -37,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "layer norm": {"norm": "layer_norm", "gating": "none", "depformer_norm": "rms_norm_f32"},
     "no positions": {"positional_embedding": "none", "norm": "rms_norm"},
     "writes only": {"dep_q": 0, "extra_heads_num_heads": 2},
+    "listens": {"heard_dim": 10},
 }
 
 
@@ -60,6 +61,8 @@ def model(shape: str = "plain", dtype: torch.dtype = torch.float32) -> MoshiLM:
     }  # fmt: skip
     lm = MoshiLM(config, ConditionProvider(config.dim, conditioners, fuser))
     lm.condition_provider.float()
+    if config.heard_dim:
+        torch.nn.init.normal_(lm.hearing.weight)
     for name, child in lm.named_children():
         if name != "condition_provider":
             child.to(dtype)
@@ -120,6 +123,10 @@ def test_same_conversation_as_the_modules(shape: str, threads: int) -> None:
         if t == 9 and lm.config.dep_q:
             given["audio"] = torch.full((SLOTS, lm.config.dep_q), UNGENERATED)
             given["audio"][2] = 11
+        if lm.config.heard_dim and t % 5:
+            vectors = torch.randn(SLOTS, lm.config.heard_dim, generator=source)
+            for gen in (eager, fast):
+                gen.hear(vectors, active)
         one, other = eager.step(codes, active, **given), fast.step(codes, active, **given)
         running = torch.ones(SLOTS, dtype=torch.bool) if active is None else active
         assert torch.equal(one.text, other.text)
@@ -181,7 +188,7 @@ def test_a_conversation_saved_under_one_runtime_goes_on_under_the_other(
 
 @pytest.mark.parametrize("shape", ["plain", "writes only"])
 def test_reading_columns_is_the_modules_reading(shape: str) -> None:
-    """What a recogniser does: its own tokens, one condition for all slots."""
+    """What a recogniser does: its own tokens, one condition for all slots or one for each."""
     lm = model(shape)
     readers, states = [], []
     for runtime in ("eager", "fast"):
@@ -190,18 +197,22 @@ def test_reading_columns_is_the_modules_reading(shape: str) -> None:
         states.append(lm.transformer.init_state(SLOTS))
     assert readers[1] != lm.read
     source = torch.Generator().manual_seed(2)
-    condition = torch.randn(1, 1, lm.config.dim, generator=source)
+    condition = torch.randn(SLOTS, 1, lm.config.dim, generator=source)
     for t in range(STEPS):
         active = None if t % 3 == 0 else torch.rand(SLOTS, generator=source) < 0.6
         column = torch.randint(-1, 40, (SLOTS, 1 + lm.config.n_q), generator=source)
-        given = None if t % 5 == 0 else condition
-        (one, heads), (other, others) = (
+        given = (None, condition, condition[:1])[t % 3]
+        one, other = (
             read(column, state, active, given) for read, state in zip(readers, states, strict=True)
         )
         running = slice(None) if active is None else active
-        torch.testing.assert_close(other[running], one[running], rtol=2e-5, atol=2e-5)
-        assert len(heads) == len(others) == lm.config.extra_heads_num_heads
-        for theirs, mine in zip(heads, others, strict=True):
+        assert len(one.extra_heads) == len(other.extra_heads) == lm.config.extra_heads_num_heads
+        pairs = zip(
+            [one.text_logits, one.z, *one.extra_heads],
+            [other.text_logits, other.z, *other.extra_heads],
+            strict=True,
+        )
+        for theirs, mine in pairs:
             torch.testing.assert_close(mine[running], theirs[running], rtol=2e-5, atol=2e-5)
     for path, tensor in states[0].tensors().items():
         torch.testing.assert_close(states[1].tensors()[path], tensor, rtol=2e-5, atol=2e-5)
