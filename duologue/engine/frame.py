@@ -9,6 +9,7 @@ tree, write the state in place, and never ask the device for a value. What they 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from duologue.nn.state import State
 if TYPE_CHECKING:
     from duologue.moshi.generator import StepHooks
     from duologue.stt.ports import LocalRecogniser
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = 6
 """Numbers behind the samples in a row of what `advance` gives: ready, text, sampled text, sane,
@@ -59,8 +62,7 @@ class BankFrame:
         padding = model.lm.config.existing_text_padding_id
         self.steering = Steering(slots, padding, model.silent_tokens, model.device)
         self.state = BankState(self.duplex.state, self.steering.state, stt)
-        listens = self.duplex.generator.state.heard is not None
-        self.tells_model = listens and recogniser is not None
+        self.tells_model = recogniser is not None and self._suits(recogniser)
         self.steers_all = False
         """Have all slots pass through steering, which leaves those that are not steered as they
         are; a recorded frame does, so that it fits whoever comes."""
@@ -69,6 +71,13 @@ class BankFrame:
     def samples(self) -> int:
         """Samples of all slots; in the input they come first, then one number a slot."""
         return self.slots * self.frame_size
+
+    def _suits(self, recogniser: LocalRecogniser[Any]) -> bool:
+        """Whether the model listens to this recogniser."""
+        wanted = self.duplex.lm.config.heard_dim
+        if wanted not in (None, recogniser.dim):
+            logger.warning("the model listens to another recogniser, and hears codes alone")
+        return wanted == recogniser.dim
 
     def baked(self) -> Hashable:
         """What a recording of this holds that is no tensor of fixed address: equal while it fits.

@@ -125,6 +125,11 @@ class LocalRecogniser(Protocol[S]):
         ...
 
     @property
+    def dim(self) -> int:
+        """Numbers in `Drawn.vector`."""
+        ...
+
+    @property
     def delay_frames(self) -> int:
         """Frames by which words come after the audio."""
         ...

@@ -113,6 +113,11 @@ class Recogniser:
         return self.lm.config.n_q
 
     @property
+    def dim(self) -> int:
+        """Numbers in `Drawn.vector`."""
+        return self.lm.config.dim
+
+    @property
     def leans(self) -> bool:
         """Whether it was made with a vocabulary, be it an empty one."""
         return self._leans

@@ -247,6 +247,33 @@ def encode(
 
 
 @app.command()
+def hear(
+    codes: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="What was encoded.")],
+    data: Annotated[Path, typer.Option(exists=True, help="What it was encoded from.")],
+    recogniser: Annotated[str, typer.Option(help="RUN/model of `train stt`, or a model's name.")],
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Let a recogniser hear an encoded corpus, for language models with `heard_dim`.
+
+    What it makes of the user in each frame is kept beside the codes.
+    """
+    _prepare(threads)
+    from rich.progress import Progress
+
+    from duologue.stt.load import load_recogniser
+    from duologue.training.heard import hear_corpus
+
+    loaded = load_recogniser(recogniser, device=None if device == "auto" else device)
+    with Progress() as progress:
+        bar = progress.add_task("listening", total=None)
+        hear_corpus(
+            data, codes, loaded,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )  # fmt: skip
+
+
+@app.command()
 def tokenizer(
     out: Annotated[Path, typer.Option(help="The sentencepiece model to write.")],
     pieces: Annotated[int, typer.Option(min=300, help="Size; small ones split names finely.")],

@@ -108,6 +108,8 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     scripts: ScriptConfig = field(default_factory=ScriptConfig)
     dictation: ExerciseConfig = field(default_factory=ExerciseConfig)
     listening: ExerciseConfig = field(default_factory=ExerciseConfig)
+    unheard: float = 0.1
+    """Share of sequences in which the model is not told what a recogniser makes of the user."""
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
     `top_k_text`, `temp`, `top_k`; and `pooled_from_text` (see `Sampling.pooled_from`)."""
@@ -164,12 +166,17 @@ class DuplexTask(LanguageTask):
             assert isinstance(new, LutConditioner)
             nn.init.zeros_(new.output_proj.weight)
             nn.init.zeros_(new.learnt_padding)
-            go_on_from(
-                self.lm, start[0], optional=f"condition_provider.conditioners.{FIRST_SPEAKER}."
-            )
+            new_parts = (f"condition_provider.conditioners.{FIRST_SPEAKER}.", "hearing.")
+            go_on_from(self.lm, start[0], optional=new_parts)
             go_on_from(self.encoder, start[1])
         self.listener = nn.Linear(lm_config.dim, lm_config.text_classes)
         modules = {"lm": self.lm, "reference": self.encoder, "listener": self.listener}
+        told = 0 if corpus.silent_vector is None else len(corpus.silent_vector)
+        if lm_config.heard_dim not in (None, told):
+            raise DataError(
+                f"heard_dim is {lm_config.heard_dim}, but a recogniser told {told} numbers a frame "
+                "of these corpora (`train hear`)"
+            )
         super().__init__(config, modules, corpus, device)
         self.sampler = DuplexSampler(
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
@@ -203,6 +210,7 @@ class DuplexTask(LanguageTask):
         return ExerciseSampler(
             exercise, sentences, amount, self.config.data, self.tokenizer,
             silence=silence, frame_rate=self.corpus.frame_rate,
+            silent_vector=self.corpus.silent_vector,
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:
@@ -245,6 +253,10 @@ class DuplexTask(LanguageTask):
         inputs, targets = delayed(batch.codes, self.lm.config)
         with self.config.run.autocast(self.device):
             x = self.lm.embed(inputs) + self._reference_rows(batch) + self._first_speakers(batch)
+            if self.lm.config.heard_dim is not None and batch.vectors is not None:
+                vectors = self._forgetting(batch.vectors, generator)
+                # As codes are, what was heard in a frame is read one position later.
+                x = x + nn.functional.pad(self.lm.hearing(vectors)[:, :-1], (0, 0, 1, 0))
             z, text_logits = self.lm.head(self.lm.transformer(x))
             heard = self.listener(z)
             columns = targets
@@ -258,6 +270,13 @@ class DuplexTask(LanguageTask):
             audio_logits = self.lm.depth_logits(z, columns)
         audio_targets = columns[:, 1 : 1 + self.lm.config.dep_q]
         return text_logits, heard, audio_logits, targets, audio_targets
+
+    def _forgetting(self, vectors: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The same, some sequences without: there may be no recogniser."""
+        if generator is None or not self.config.unheard:
+            return vectors
+        kept = torch.rand(len(vectors), generator=generator) >= self.config.unheard
+        return vectors * kept[:, None, None].to(vectors)
 
     def _draw_frames(self, targets: Tensor, generator: torch.Generator | None) -> Tensor | None:
         count, length = self.config.losses.depth_frames, targets.shape[2]
@@ -372,6 +391,8 @@ class DuplexTask(LanguageTask):
                 tokens = arrivals[frame].tokens
                 rows = self.conditioner.absent if tokens is None else self.encode([tokens])[0]
                 generator.set_reference(0, rows)
+            if generator.state.heard is not None and one.vectors is not None:
+                generator.hear(one.vectors[frame][None].float().to(self.device))
             out = generator.step(codes[None, half:, frame : frame + 1])
             token = int(out.sampled_text[0])
             if token == RETRIEVAL:

@@ -38,6 +38,8 @@ KEPT = (
     "phones",
 )  # fmt: skip
 """What later stages read of a side-car."""
+HEARD = "heard"
+"""How the files are called that hold what a recogniser has heard."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Conversation:
     codes: Tensor
     """int16 [channels * K, F]; the agent's codebooks first where there are two channels."""
     facts: Mapping[str, Any]
+    vectors: Tensor | None = None
+    """float16 [F, dim]: what a recogniser made of the user (`training.heard`)."""
 
     @property
     def frames(self) -> int:
@@ -75,6 +79,15 @@ class Conversation:
         return sorted(found, key=lambda word: word[1])
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A part of an encoded corpus."""
+
+    heard: Path
+    """Where the vectors of what was heard are, or will be."""
+    conversations: list[Conversation]
+
+
 class EncodedCorpus:
     """All conversations of a folder of shards; codes are kept as int16 in memory."""
 
@@ -85,8 +98,12 @@ class EncodedCorpus:
         if not description.is_file():
             raise DataError(f"{folder}: no encoded corpus there (no {description.name})")
         self.description: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("shard_*.safetensors")):
-            self.conversations += _read_shard(path)
+        heard = folder / f"{HEARD}.json"
+        self._heard: dict[str, Any] = {}
+        if heard.is_file():
+            self._heard = json.loads(heard.read_text(encoding="utf-8"))
+        for shard in shard_files(folder):
+            self.conversations += shard.conversations
         if not self.conversations:
             raise DataError(f"{folder}: the encoded corpus is empty")
 
@@ -94,6 +111,16 @@ class EncodedCorpus:
     def codebooks(self) -> int:
         """Codebooks of one channel."""
         return int(self.description["codebooks"])
+
+    @property
+    def recogniser(self) -> str | None:
+        """Fingerprint of the recogniser that has heard it, if one has."""
+        return self._heard.get("recogniser")
+
+    @property
+    def silent_vector(self) -> Tensor | None:
+        """What that recogniser makes of silence, [dim]."""
+        return torch.tensor(self._heard["silence"]) if self._heard else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -249,11 +276,21 @@ def _count(stem: Path) -> int:
         return int(file.metadata()["count"])
 
 
-def _read_shard(path: Path) -> Iterator[Conversation]:
+def shard_files(folder: Path) -> Iterator[Shard]:
+    """The shards of an encoded corpus, in order."""
+    for path in sorted(folder.glob("shard_*.safetensors")):
+        heard = path.with_name(path.name.replace("shard", HEARD, 1))
+        yield Shard(heard, _read_shard(path, heard))
+
+
+def _read_shard(path: Path, heard: Path) -> list[Conversation]:
     codes = safetensors.torch.load_file(path)
+    vectors = safetensors.torch.load_file(heard) if heard.is_file() else {}
     with gzip.open(path.with_suffix("").with_suffix(".jsonl.gz"), "rt", encoding="utf-8") as file:
         facts = [json.loads(line) for line in file]
     if len(facts) != len(codes):
         raise DataError(f"{path}: {len(codes)} recordings, but side-cars of {len(facts)}")
-    for name, fact in zip(sorted(codes), facts, strict=True):
-        yield Conversation(codes[name], fact)
+    return [
+        Conversation(codes[name], fact, vectors.get(name))
+        for name, fact in zip(sorted(codes), facts, strict=True)
+    ]

@@ -63,14 +63,20 @@ class ExerciseSampler(SequenceSampler):
         *,
         silence: Tensor,
         frame_rate: float,
+        silent_vector: Tensor | None = None,
     ) -> None:
-        """`silence` is the column of codes [K] of a channel on which nothing is said."""
+        """
+        Args:
+            silence: the column of codes [K] of a channel on which nothing is said.
+            silent_vector: what a recogniser makes of it, [dim].
+        """
         super().__init__(
             conversations, replace(sequences, frames=amount.frames), tokenizer,
             seed=_SEEDS[exercise], frame_rate=frame_rate,
         )  # fmt: skip
         self.exercise, self.amount = exercise, amount
         self._silence = silence.numpy().astype(np.int64)[:, None]
+        self._silent_vector = None if silent_vector is None else silent_vector.numpy()[None]
 
     def batch(self, position: int, size: int) -> LMBatch:
         return replace(super().batch(position, size), exercise=self.exercise)
@@ -96,7 +102,21 @@ class ExerciseSampler(SequenceSampler):
         codes: NDArray[np.int64] = np.concatenate([text[None], own, user])
         codes[:, inside:] = ZERO
         nothing = np.zeros(frames, dtype=np.bool_)
-        return CutSequence(codes, nothing, nothing.astype(np.float32), aside)
+        vectors = self._heard_vectors(one, start, lead)
+        return CutSequence(codes, nothing, nothing.astype(np.float32), aside, vectors=vectors)
+
+    def _heard_vectors(
+        self, one: Conversation, start: int, lead: int
+    ) -> NDArray[np.float32] | None:
+        """What a recogniser makes of the user, who is silent in a dictation."""
+        if self._silent_vector is None:
+            return None
+        frames = self.config.frames
+        silence: NDArray[np.float32] = self._silent_vector.repeat(frames, axis=0)
+        spoken = None if self.exercise == "dictation" else self._vectors(one, start)
+        if spoken is None:
+            return silence
+        return np.concatenate([silence[:lead], spoken])[:frames]
 
 
 @torch.no_grad()

@@ -53,6 +53,8 @@ class Corpus:
     codebooks: int
     frame_rate: float
     fingerprint: str
+    silent_vector: Tensor | None = None
+    """What the recogniser that has heard the conversations makes of silence, [dim]."""
 
     @classmethod
     def of(cls, folders: Sequence[Path], codec: Mimi) -> Corpus:
@@ -65,11 +67,14 @@ class Corpus:
         for corpus in corpora:
             if corpus.description["codec"] != codec_fingerprint(codec):
                 raise DataError(f"{corpus.folder}: encoded with another codec; encode it again")
+        heard = {corpus.recogniser for corpus in corpora}
+        if len(heard) > 1:
+            raise DataError("not all corpora were heard by the same recogniser (`train hear`)")
         everything = [one for corpus in corpora for one in corpus.conversations]
         train, held_out = held_out_apart(everything)
         return cls(
             train, held_out, corpora[0].codebooks, codec.frame_rate,
-            "-".join(corpus.fingerprint for corpus in corpora),
+            "-".join(corpus.fingerprint for corpus in corpora), corpora[0].silent_vector,
         )  # fmt: skip
 
 
@@ -193,7 +198,7 @@ class LanguageTask:
         return AveragedWeights(self)
 
 
-def go_on_from(module: nn.Module, start: nn.Module, *, optional: str | None = None) -> None:
+def go_on_from(module: nn.Module, start: nn.Module, *, optional: tuple[str, ...] = ()) -> None:
     """Give a module the weights of one of the same shape.
 
     Args:
@@ -204,7 +209,7 @@ def go_on_from(module: nn.Module, start: nn.Module, *, optional: str | None = No
     """
     weights = {name: tensor.to(torch.float32) for name, tensor in start.state_dict().items()}
     for name, tensor in module.state_dict().items():
-        if optional and name.startswith(optional):
+        if name.startswith(optional):
             weights.setdefault(name, tensor)
     try:
         module.load_state_dict(weights)

@@ -64,6 +64,8 @@ class LMBatch:
     """Which of `exercises.Exercise` it is: only one thing is learnt from it."""
     spectra: Tensor | None = None
     """float32 [B, T * spectra per frame, bands]: what is heard, where it is not codes."""
+    vectors: Tensor | None = None
+    """float32 [B, T, dim]: what a recogniser made of the user."""
     first_speakers: tuple[str | None, ...] = ()
     """Who began each conversation, `MAIN` or `OTHER`, where it is known."""
 
@@ -75,6 +77,7 @@ class LMBatch:
             quiet=self.quiet.to(device),
             aside=self.aside.to(device),
             spectra=None if self.spectra is None else self.spectra.to(device),
+            vectors=None if self.vectors is None else self.vectors.to(device),
         )
 
 
@@ -117,6 +120,7 @@ class CutSequence:
     references: list[Reference] = field(default_factory=list)
     first_speaker: str | None = None
     spectra: NDArray[np.float32] | None = None
+    vectors: NDArray[np.float32] | None = None
 
 
 class SequenceSampler:
@@ -191,6 +195,13 @@ class SequenceSampler:
         missing = self.config.frames - part.shape[1]
         return np.pad(part, ((0, 0), (0, missing)), constant_values=ZERO)
 
+    def _vectors(self, one: Conversation, start: int) -> NDArray[np.float32] | None:
+        """What a recogniser made of the user from a frame on [frames, dim], if one has heard it."""
+        if one.vectors is None:
+            return None
+        part = one.vectors[start : start + self.config.frames].float().numpy()
+        return np.pad(part, ((0, self.config.frames - len(part)), (0, 0)))
+
 
 class DuplexSampler(SequenceSampler):
     """Sequences of the duplex model."""
@@ -212,7 +223,8 @@ class DuplexSampler(SequenceSampler):
         heard = self._heard(one, start, inside)
         # A sequence from further on begins with a turn of the user's, whoever began the whole.
         begins = OTHER if start and one.first_speaker else one.first_speaker
-        return CutSequence(codes, grounded, quiet, heard, references, begins)
+        vectors = self._vectors(one, start)
+        return CutSequence(codes, grounded, quiet, heard, references, begins, vectors=vectors)
 
     def _heard(self, one: Conversation, start: int, inside: int) -> NDArray[np.int64]:
         """The user's words as a text row [frames, 1], where there is a user to be heard."""
@@ -318,6 +330,12 @@ class TranscriptionSampler(SequenceSampler):
             codes[int(rng.integers(1, levels + 1)) :] = ZERO
 
 
+def _stacked(parts: Sequence[NDArray[np.float32] | None]) -> Tensor | None:
+    """Parts of all sequences as one tensor, if they have them."""
+    known = [part for part in parts if part is not None]
+    return torch.from_numpy(np.stack(known)) if len(known) == len(parts) else None
+
+
 def seconds_of_silence(
     words: Sequence[tuple[str, float, float]], frames: int, frame_rate: float
 ) -> NDArray[np.float32]:
@@ -342,7 +360,6 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         for reference in one.references
     )
     codes = np.stack([one.codes for one in sequences])
-    spectra = [one.spectra for one in sequences if one.spectra is not None]
     return LMBatch(
         torch.from_numpy(codes),
         references,
@@ -350,6 +367,7 @@ def collate(sequences: Sequence[CutSequence]) -> LMBatch:
         torch.from_numpy(np.stack([one.quiet for one in sequences])),
         torch.from_numpy(np.stack([one.aside for one in sequences])),
         has_audio=bool((codes[:, 1:] != ZERO).any()),
-        spectra=torch.from_numpy(np.stack(spectra)) if spectra else None,
+        spectra=_stacked([one.spectra for one in sequences]),
+        vectors=_stacked([one.vectors for one in sequences]),
         first_speakers=tuple(one.first_speaker for one in sequences),
     )

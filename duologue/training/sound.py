@@ -75,7 +75,7 @@ def sound_corpus(manifests: Sequence[Path], front_end: MelFrontEnd) -> Corpus:
             frames = int(float(row["duration"]) * front_end.frame_rate)
             facts = {key: row[key] for key in KEPT if key in row}
             nothing = torch.empty(0, frames, dtype=torch.int16)
-            found.append(Recorded(nothing, facts, path))
+            found.append(Recorded(nothing, facts, path=path))
             digest.update(f"{row.get('id', path.name)} {frames}\n".encode())
     if not found:
         raise DataError("there are no recordings in the manifests")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from support.conversations import DIM, frames_of, model, speech
+from support.conversations import DIM, frames_of, listening_model, model, recogniser, speech
 
 from duologue.engine import Duplex, SlotBank, SlotSetup, converse
 from duologue.engine.packing import pack_slot
 from duologue.engine.slots import SlotFrame, SlotPrompt, speaker_condition
 from duologue.moshi import Sampling
 from duologue.moshi.config import UNGENERATED
+from duologue.moshi.lm import MoshiLM
 from duologue.moshi.prompt import Prompt
 from duologue.nn.state import StateError
+from duologue.stt.recogniser import Recogniser
 
 SETUP = SlotSetup(seed=7)
 
@@ -65,6 +69,45 @@ def test_frames_below_the_gate_are_heard_as_digital_silence() -> None:
     quiet = said(None, silence)
     assert same(said(-10.0, noise), quiet)
     assert not same(said(-12.0, noise), quiet)
+
+
+def told(slots: dict[int, int], ears: Recogniser | None, frames: int = 8) -> list[list[SlotFrame]]:
+    """What a model that listens to its recogniser says in these slots, each with a seed."""
+    bank = SlotBank(listening_model(), 3, recogniser=ears)
+    made: dict[int, list[SlotFrame]] = {slot: [] for slot in slots}
+    for slot in slots:
+        start(bank, slot)
+    pcm = {slot: frames_of(speech(frames, seed)) for slot, seed in slots.items()}
+    for t in range(frames):
+        for slot, frame in bank.step({slot: pcm[slot][t] for slot in slots}).items():
+            made[slot].append(frame)
+    return list(made.values())
+
+
+def test_a_model_listens_to_its_recogniser_slot_by_slot(caplog: pytest.LogCaptureFixture) -> None:
+    ears = recogniser()
+    alone, deaf = told({1: 5}, ears)[0], told({1: 5}, None)[0]
+    assert not same(alone, deaf), "it makes a difference"
+    assert same(told({0: 6, 1: 5, 2: 7}, ears)[1], alone), "others make none"
+    assert not caplog.records
+    config = replace(ears.lm.config, dim=16)
+    other = Recogniser(
+        MoshiLM(config).eval(), ears.front_end, ears.tokenizer, delay_s=0.16
+    )  # fmt: skip
+    assert same(told({1: 5}, other)[0], deaf)
+    assert "listens to another recogniser" in caplog.text
+
+
+def test_what_was_heard_last_is_part_of_a_slot() -> None:
+    bank = SlotBank(listening_model(), 2, recogniser=recogniser())
+    start(bank, 0)
+    frames = frames_of(speech(8))
+    run(bank, 0, frames[:4])
+    bank.unpack(1, bank.pack(0))
+    assert same(run(bank, 1, frames[4:]), run(bank, 0, frames[4:]))
+    bank.reset(0)
+    assert not bank.duplex.generator.state.heard[0].any()
+    assert bank.duplex.generator.state.heard[1].any()
 
 
 def test_seed_sampling_and_speaker_belong_to_the_slot() -> None:

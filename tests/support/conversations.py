@@ -7,6 +7,8 @@ triggers, lookups, injections and barge-ins.
 from __future__ import annotations
 
 import asyncio
+import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -116,6 +118,18 @@ def recogniser(own_codec: bool = False) -> Recogniser:
     )  # fmt: skip
     lm = MoshiLM(config).eval().requires_grad_(False)
     return Recogniser(lm, codec, NumberTokenizer(), delay_s=0.16, prefix_s=0.08)  # type: ignore[arg-type]
+
+
+@lru_cache
+def listening_model() -> LoadedModel:
+    """`model()`, which is told besides what `recogniser()` makes of the user."""
+    plain = model()
+    config = replace(plain.lm.config, heard_dim=recogniser().dim)
+    lm = MoshiLM(config, copy.deepcopy(plain.lm.condition_provider))
+    lm.load_state_dict(plain.lm.state_dict(), strict=False)
+    torch.manual_seed(2)
+    torch.nn.init.normal_(lm.hearing.weight)
+    return replace(plain, lm=lm.eval().requires_grad_(False))
 
 
 def _make_codes_telling(codec: Mimi) -> None:

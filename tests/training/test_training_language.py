@@ -34,12 +34,15 @@ from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
 from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler
+from duologue.training.heard import hear_corpus
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
     CutSequence,
     DuplexSampler,
+    LMBatch,
     SequenceConfig,
     TranscriptionSampler,
+    collate,
     seconds_of_silence,
 )
 from duologue.training.lm_losses import audio_loss, delayed, hint_loss, pause_loss, text_loss
@@ -642,6 +645,131 @@ def test_a_recogniser_without_a_front_end_needs_a_codec(
     )
     with pytest.raises(DataError, match="name the codec"):
         STTTask(config, [encoded], None, tokenizer_file, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def ears(dialogues: Path, tokenizer_file: Path) -> Recogniser:
+    """A recogniser with a front end, hardly trained."""
+    task = listening(dialogues, tokenizer_file)
+    for step in range(3):
+        task.learn([task.sampler.batch(4 * step, 4)], step, torch.Generator())
+    for module in task.modules.values():
+        module.requires_grad_(False)
+    return Recogniser(task.lm, task.front_end, task.tokenizer, delay_s=0.48)
+
+
+@pytest.fixture(scope="session")
+def heard(
+    dialogues: Path, codec: Mimi, ears: Recogniser, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("heard")
+    encode_corpus(dialogues, codec, out, shard=2)
+    assert hear_corpus(dialogues, out, ears) == 5
+    return out
+
+
+def test_a_recogniser_hears_a_corpus_as_it_hears_a_user(
+    dialogues: Path, heard: Path, ears: Recogniser, encoded: Path
+) -> None:
+    corpus = EncodedCorpus(heard)
+    for index in (0, 4):
+        one = corpus.conversations[index]
+        pcm = read_channels(dialogues.parent / f"{index}.wav")[1]
+        state, frames = ears.init_state(1), torch.from_numpy(pcm)[None, None].split(1920, dim=-1)
+        vectors = torch.cat([ears.step(frame, state).vector for frame in frames])
+        assert one.vectors.shape == (100, 32)
+        torch.testing.assert_close(one.vectors.float(), vectors, atol=2e-3, rtol=2e-3)
+    written = {path: path.stat().st_mtime_ns for path in heard.glob("heard_*")}
+    assert len(written) == 3
+    hear_corpus(dialogues, heard, ears)
+    assert written == {path: path.stat().st_mtime_ns for path in heard.glob("heard_*")}
+    other = copy.deepcopy(ears)
+    other.lm.out_norm.alpha.data.add_(1)
+    with pytest.raises(DataError, match="another recogniser"):
+        hear_corpus(dialogues, heard, other)
+    assert EncodedCorpus(encoded).conversations[0].vectors is None
+
+
+def test_a_model_learns_from_what_a_recogniser_makes_of_the_user(
+    encoded: Path, heard: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    listens = {"heard_dim": 32}
+    first = duplex(encoded, codec, tokenizer_file, tmp_path / "first")
+    first.run()
+    trainer = duplex(
+        heard, codec, tokenizer_file, tmp_path / "second", lm=listens,
+        start=load_duplex(tmp_path / "first" / "model"),
+    )  # fmt: skip
+    assert not trainer.task.lm.hearing.weight.any(), "it begins as it was"
+    trainer.run()
+    assert trainer.task.lm.hearing.weight.any()
+    lm = duologue.load_lm(tmp_path / "second" / "model")
+    assert lm.config.heard_dim == 32
+    assert duologue.load_lm(tmp_path / "first" / "model").config.heard_dim is None
+    with pytest.raises(DataError, match="heard_dim is 32, but a recogniser told 0"):
+        duplex(encoded, codec, tokenizer_file, tmp_path / "third", lm=listens)
+
+
+def test_what_was_heard_is_read_when_a_running_model_reads_it(
+    heard: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Text logits of a whole sequence are those of one step after the other."""
+    task = duplex(heard, codec, tokenizer_file, tmp_path, lm={"heard_dim": 32}).task
+    torch.nn.init.normal_(task.lm.hearing.weight)
+    task.sampler.conversations = task.sampler.conversations[:1]
+    cut = task.sampler.cut(task.sampler.conversations[0], 0, np.random.default_rng(0))
+    cut.references.clear()
+    batch = collate([cut])
+    assert batch.vectors.shape == (1, 80, 32)
+    with torch.no_grad():
+        whole = task._predict(batch, None)[0][0]
+    own = task.lm.config.dep_q
+    generator = task.lm.generator(1)
+    drawn = [generator.step(None, text=batch.codes[:, 0, 0], audio=_delayed(batch, 0, own))]
+    for t in range(40):
+        generator.hear(batch.vectors[:, t])
+        user = batch.codes[:, 1 + own :, t, None]
+        text, audio = batch.codes[:, 0, t + 1], _delayed(batch, t + 1, own)
+        drawn.append(generator.step(user, text=text, audio=audio))
+    stepped = torch.cat([out.text_logits for out in drawn])
+    torch.testing.assert_close(stepped, whole[:41], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(stepped[5:], _unheard(task, batch)[5:41], atol=1e-3)
+
+
+def _delayed(batch: LMBatch, step: int, own: int) -> torch.Tensor:
+    """Own codes that are drawn at a step: the first at once, the others a frame later."""
+    codes = batch.codes[:, 1 : 1 + own]
+    late = codes[:, :, max(0, step - 1)]
+    return torch.cat([codes[:, :1, step], late[:, 1:]], dim=1)
+
+
+def _unheard(task: DuplexTask, batch: LMBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return task._predict(replace(batch, vectors=None), None)[0][0]
+
+
+def test_users_are_forgotten_and_silence_is_heard_in_exercises(
+    heard: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    task = duplex(heard, codec, tokenizer_file, tmp_path, lm={"heard_dim": 32}).task
+    task.config = replace(task.config, unheard=0.5)
+    vectors = torch.ones(200, 3, 32)
+    kept = task._forgetting(vectors, torch.Generator().manual_seed(0))[:, 0, 0]
+    assert 70 < kept.sum() < 130
+    assert torch.equal(task._forgetting(vectors, None), vectors)
+    corpus = EncodedCorpus(heard)
+    one = corpus.conversations[0]
+    half = replace(one, codes=one.codes[: len(one.codes) // 2])
+    for exercise in ("dictation", "listening"):
+        sampler = ExerciseSampler(
+            exercise, [half], ExerciseConfig(frames=40), SequenceConfig(), Letters(),
+            silence=torch.zeros(3), frame_rate=12.5, silent_vector=corpus.silent_vector,
+        )  # fmt: skip
+        cut = sampler.cut(half, 0, np.random.default_rng(0))
+        silent = (cut.vectors == corpus.silent_vector.numpy()).all(axis=1)
+        assert silent.all() == (exercise == "dictation")
+        assert silent[0]
+        assert cut.vectors.shape == (40, 32)
 
 
 def test_blotting_takes_heard_codes_and_nothing_else(encoded: Path, tokenizer_file: Path) -> None:
