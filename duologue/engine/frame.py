@@ -62,7 +62,7 @@ class BankFrame:
         padding = model.lm.config.existing_text_padding_id
         self.steering = Steering(slots, padding, model.silent_tokens, model.device)
         self.state = BankState(self.duplex.state, self.steering.state, stt)
-        self.tells_model = recogniser is not None and self._suits(recogniser)
+        self.tells_model = self._suits(recogniser)
         self.steers_all = False
         """Have all slots pass through steering, which leaves those that are not steered as they
         are; a recorded frame does, so that it fits whoever comes."""
@@ -72,12 +72,13 @@ class BankFrame:
         """Samples of all slots; in the input they come first, then one number a slot."""
         return self.slots * self.frame_size
 
-    def _suits(self, recogniser: LocalRecogniser[Any]) -> bool:
+    def _suits(self, recogniser: LocalRecogniser[Any] | None) -> bool:
         """Whether the model listens to this recogniser."""
         wanted = self.duplex.lm.config.heard_dim
-        if wanted not in (None, recogniser.dim):
-            logger.warning("the model listens to another recogniser, and hears codes alone")
-        return wanted == recogniser.dim
+        suits = wanted is not None and recogniser is not None and recogniser.dim == wanted
+        if wanted is not None and not suits:
+            logger.warning("the model listens to a recogniser that is not here: it hears less")
+        return suits
 
     def baked(self) -> Hashable:
         """What a recording of this holds that is no tensor of fixed address: equal while it fits.

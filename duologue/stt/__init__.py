@@ -3,6 +3,7 @@
     ports.py       what the rest of the program relies on: Heard, Word, the two kinds of recogniser
     words.py       text tokens to words with times
     recogniser.py  the local model: batched, explicit state
+    front_end.py   mel spectra and convolutions in place of a codec; front_end_file.py, on disk
     biasing.py     leaning towards a vocabulary
     load.py        from a folder to a recogniser
     offline.py     whole recordings

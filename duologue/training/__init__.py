@@ -12,5 +12,14 @@ codec_losses.py   spectral and waveform losses, and the balance between them
 discriminator.py  the adversary: several STFT resolutions, hinge loss, feature matching
 metrics.py        STOI, mel distance, SI-SDR, codebook use
 reports.py        JSONL, TensorBoard, progress, WAV and spectrogram samples
+
+language.py       what both language models' tasks share; duplex.py, stt.py: the tasks
+encoded.py        a corpus as codes; heard.py: what a recogniser makes of its users
+lm_data.py        sequences of codes and text; sound.py: of spectra, bent in passing
+text_stream.py    words -> text rows; scripts.py: written dialogues; exercises.py: sentences alone
+lm_losses.py      delays, text, audio and pause losses
+tokenizer.py      the text pieces; code_embeddings.py: first tables of codes
+bundle.py         the parts as one small folder
+
 command.py        `duologue train ...`
 """

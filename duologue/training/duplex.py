@@ -177,6 +177,9 @@ class DuplexTask(LanguageTask):
                 f"heard_dim is {lm_config.heard_dim}, but a recogniser told {told} numbers a frame "
                 "of these corpora (`train hear`)"
             )
+        users = [one for one in (*corpus.train, *corpus.held_out) if one.has_user]
+        if lm_config.heard_dim and any(one.vectors is None for one in users):
+            raise DataError("not all users were heard by the recogniser (`train hear`)")
         super().__init__(config, modules, corpus, device)
         self.sampler = DuplexSampler(
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,

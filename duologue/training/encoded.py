@@ -65,6 +65,11 @@ class Conversation:
         return self.facts.get("kind", "dialogue") == "dialogue"
 
     @property
+    def has_user(self) -> bool:
+        """Whether somebody else than wren is heard."""
+        return self.facts.get("kind") != "wren"
+
+    @property
     def first_speaker(self) -> str | None:
         """Who is to begin, `MAIN` or `OTHER`, in a dialogue that says so."""
         return SPEAKERS.get(str(self.facts.get("init_speaker")))

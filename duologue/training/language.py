@@ -67,14 +67,15 @@ class Corpus:
         for corpus in corpora:
             if corpus.description["codec"] != codec_fingerprint(codec):
                 raise DataError(f"{corpus.folder}: encoded with another codec; encode it again")
-        heard = {corpus.recogniser for corpus in corpora}
+        heard = {corpus.recogniser: corpus.silent_vector for corpus in corpora}
+        heard.pop(None, None)
         if len(heard) > 1:
-            raise DataError("not all corpora were heard by the same recogniser (`train hear`)")
+            raise DataError("the corpora were heard by different recognisers (`train hear`)")
         everything = [one for corpus in corpora for one in corpus.conversations]
         train, held_out = held_out_apart(everything)
         return cls(
             train, held_out, corpora[0].codebooks, codec.frame_rate,
-            "-".join(corpus.fingerprint for corpus in corpora), corpora[0].silent_vector,
+            "-".join(corpus.fingerprint for corpus in corpora), next(iter(heard.values()), None),
         )  # fmt: skip
 
 

@@ -41,16 +41,20 @@ done
 [ -f "$out/tokenizer.model" ] ||
     duologue train tokenizer --out "$out/tokenizer.model" --pieces 1000 --scripts 8000
 
-# 3. The language model with its reference encoder, and the recogniser.
+# 3. The recogniser; then the language model with its reference encoder, which is told what the
+#    recogniser makes of the user.
+# shellcheck disable=SC2046
+train stt --config "$here/stt.toml" $(gpu stt) --data "$out/users" --data "$out/train" \
+    --data "$out/users_valid" --data "$out/valid" --tokenizer "$out/tokenizer.model" \
+    $(steps 6000) --out "$runs/stt"
+for part in users train valid; do
+    train hear "$out/codes/$part" --data "$out/$part" --recogniser "$runs/stt/model"
+done
 # shellcheck disable=SC2046
 train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/own" \
     --data "$out/codes/users" --data "$out/codes/valid" \
     --codec "$codec" --tokenizer "$out/tokenizer.model" \
     $(steps 6000) --out "$runs/lm"
-# shellcheck disable=SC2046
-train stt --config "$here/stt.toml" $(gpu stt) --data "$out/users" --data "$out/train" \
-    --data "$out/users_valid" --data "$out/valid" --tokenizer "$out/tokenizer.model" \
-    $(steps 6000) --out "$runs/stt"
 
 # 4. One small folder.
 duologue train bundle --lm "$runs/lm/model" --stt "$runs/stt/model" --codec "$codec" \
