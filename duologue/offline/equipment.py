@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from duologue.checkpoints.errors import CheckpointError
 from duologue.encoder.ports import EncoderError
@@ -29,13 +29,11 @@ from duologue.retrieval import (
 )
 from duologue.session.lookups import DEFAULT_BACKEND, Backends
 from duologue.session.vocabulary import tell_names
+from duologue.stt.opening import Ears
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
-    from duologue.stt.ports import LocalRecogniser
-    from duologue.stt.remote.stream import Service
 
-NO_STT = "none"
 FIRST_TEXT, FIRST_TEXT_S = "The first text takes longer than all others.", 60.0
 """Encoded before anything counts."""
 
@@ -52,20 +50,6 @@ class Sources:
     def named(self) -> bool:
         """Whether knowledge was asked for in so many words."""
         return bool(self.knowledge)
-
-
-@dataclass(frozen=True)
-class Ears:
-    """Who hears the user's words: a model, a service, or nobody."""
-
-    local: LocalRecogniser[Any] | None = None
-    service: Service | None = None
-
-    @property
-    def described(self) -> str:
-        if self.local is not None:
-            return "model"
-        return "none" if self.service is None else "service"
 
 
 @dataclass(frozen=True)
@@ -88,23 +72,6 @@ class Equipment:
             truth = GroundTruth(text, recording.path.with_suffix(".json").name)
             return Backends.of(truth, (DEFAULT_BACKEND,))
         return Backends.of(self.retriever, self.backends)
-
-
-def open_ears(stt: str, model: LoadedModel, environment: Mapping[str, str]) -> Ears:
-    """The recogniser named; with `auto` the service of STT_URL, else the model's own, else none."""
-    from duologue.stt import ServiceSettings, connect_service, load_recogniser
-
-    if stt == NO_STT or model.folder is None:
-        return Ears()
-    if stt in ("auto", "gradium"):
-        service = ServiceSettings.from_environment(environment, gradium_stt=stt == "gradium")
-        if service is not None:
-            return Ears(service=connect_service(service))
-        if not (model.folder.path / "stt" / "config.json").is_file():
-            return Ears()
-        stt = str(model.folder.path)
-    recogniser = load_recogniser(stt, device=model.device, codec=model.codec, vocabulary=())
-    return Ears(local=recogniser)
 
 
 @asynccontextmanager
@@ -138,7 +105,7 @@ async def open_equipment(
                 await encoder.encode(FIRST_TEXT, FIRST_TEXT_S)
         elif needs_answers and model.takes_references:
             raise TalkError(f"what is found cannot be told to the model: {why}")
-        bank = SlotBank(model, slots, gate_db=settings.power_threshold_db, recogniser=ears.local)
+        bank = SlotBank(model, slots, gate_db=settings.power_threshold_db, recogniser=ears.hearing)
         yield Equipment(
             model,
             bank,

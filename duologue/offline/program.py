@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from duologue.engine.model import LoadedModel, load_model
-from duologue.offline.equipment import Ears, Equipment, Sources, open_ears, open_equipment
+from duologue.offline.equipment import Equipment, Sources, open_equipment
 from duologue.offline.files import Outputs, Recording, check_writable, is_done
 from duologue.offline.published import ModelFiles
 from duologue.offline.results import complete_results, summarise, write_results
@@ -25,6 +25,7 @@ from duologue.offline.run import Failed, Talked, Talks
 from duologue.offline.settings import Drawing, TalkError, TalkSettings
 from duologue.offline.trace import make_trace
 from duologue.retrieval.profiles import profiles_from_environment
+from duologue.stt.opening import Ears, open_ears
 
 BUNDLED = "wren"
 """The model that is meant when none is named."""

@@ -21,6 +21,7 @@ from duologue.server.metrics import ServerMetrics
 from duologue.server.settings import ServerSettings
 from duologue.session import Engine, EngineSettings
 from duologue.session.vocabulary import Leaning, VocabularyFollower
+from duologue.stt.opening import open_ears
 
 if TYPE_CHECKING:
     from duologue.stt import LocalRecogniser, RemoteRecogniser
@@ -38,6 +39,8 @@ class Loaded:
 
     model: LoadedModel
     stt: LocalRecogniser[Any] | RemoteRecogniser | None = None
+    hearing: LocalRecogniser[Any] | None = None
+    """What the model itself listens to, where words come from a service."""
 
 
 def load(settings: ServerSettings, environment: Mapping[str, str]) -> Loaded:
@@ -51,7 +54,8 @@ def load(settings: ServerSettings, environment: Mapping[str, str]) -> Loaded:
         device=None if settings.device == "auto" else settings.device,
         quantization=settings.quantization,
     )
-    return Loaded(model, _recogniser(settings, model, environment))
+    ears = open_ears(settings.stt, model, environment)
+    return Loaded(model, ears.local or ears.service, ears.hearing)
 
 
 @asynccontextmanager
@@ -96,6 +100,7 @@ async def open_lobby(
             retriever=retriever,
             encoder=encoder,
             stt=loaded.stt,
+            hearing=loaded.hearing,
         )
         await stack.enter_async_context(engine)
         metrics = ServerMetrics(engine.backends)
@@ -163,22 +168,3 @@ def _encoder(settings: ServerSettings, model: LoadedModel, environment: Mapping[
     return open_encoder(
         model.folder, environment={**environment, URL_VARIABLE: settings.encoder_url}
     )
-
-
-def _recogniser(
-    settings: ServerSettings, model: LoadedModel, environment: Mapping[str, str]
-) -> LocalRecogniser[Any] | RemoteRecogniser | None:
-    """The one named; else the service of STT_URL, else the one in the model's folder, else none."""
-    from duologue.stt import ServiceSettings, connect_service, load_recogniser
-
-    named = settings.stt
-    if named == "none" or model.folder is None:
-        return None
-    if named in ("auto", "gradium"):
-        service = ServiceSettings.from_environment(environment, gradium_stt=named == "gradium")
-        if service is not None:
-            return connect_service(service)
-        if not (model.folder.path / "stt" / "config.json").is_file():
-            return None
-        named = str(model.folder.path)
-    return load_recogniser(named, device=model.device, codec=model.codec, vocabulary=())

@@ -95,6 +95,7 @@ class Engine:
         retriever: Retriever | Mapping[str, Retriever] | None = None,
         encoder: RowEncoder | None = None,
         stt: LocalRecogniser[Any] | RemoteRecogniser | None = None,
+        hearing: LocalRecogniser[Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -105,12 +106,14 @@ class Engine:
             encoder: reference encoder, closed by the caller; when `None`, the model folder's own is
                 opened if there is a retriever to need it.
             stt: speech recognition, local or remote, closed by the caller.
+            hearing: what the model itself listens to (`heard_dim`), if words come from a service.
         """
         self.model, self.settings = model, settings or EngineSettings()
         self._backends = Backends.of(retriever, self.settings.backends)
         self._encoder = encoder
         self._logs: LogWriter | None = None
         self._local_stt, self._remote_stt = _by_kind(stt)
+        self._hearing = self._local_stt or hearing
         self._clock = clock
         self._sessions: dict[str, _Outside] = {}
         self._by_token: dict[str, Session] = {}
@@ -145,7 +148,7 @@ class Engine:
                 self.model,
                 settings.slots,
                 gate_db=settings.gate_db,
-                recogniser=self._local_stt,
+                recogniser=self._hearing,
             )
             self._conductor = Conductor(bank, settings, self._clock)
             self._thread = TickThread(self._conductor, self._on_news)

@@ -94,8 +94,10 @@ class Moshi:
         Raises:
             CheckpointError: names the file and what is wrong.
         """
+        from duologue.stt.opening import own_recogniser
+
         loaded = load_model(model, device=device, quantization=quantization)
-        return cls(loaded, max_sessions, recogniser=_own_recogniser(loaded))
+        return cls(loaded, max_sessions, recogniser=own_recogniser(loaded))
 
     def create_session(
         self,
@@ -276,12 +278,3 @@ def _knowledge(
     if isinstance(knowledge, (str, os.PathLike)):
         knowledge = (knowledge,)
     return open_knowledge([Path(place) for place in knowledge]) if knowledge else None
-
-
-def _own_recogniser(model: LoadedModel) -> LocalRecogniser[Any] | None:
-    """The recogniser in a model's folder (`stt/`), if there is one."""
-    from duologue.stt.load import FOLDER, load_recogniser
-
-    if model.folder is None or not (model.folder.path / FOLDER / "config.json").is_file():
-        return None
-    return load_recogniser(model.folder.path, device=model.device, codec=model.codec, vocabulary=())

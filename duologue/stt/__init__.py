@@ -4,6 +4,7 @@
     words.py       text tokens to words with times
     recogniser.py  the local model: batched, explicit state
     front_end.py   mel spectra and convolutions in place of a codec; front_end_file.py, on disk
+    opening.py     which of all recognisers it is
     biasing.py     leaning towards a vocabulary
     load.py        from a folder to a recogniser
     offline.py     whole recordings

@@ -9,8 +9,9 @@ import pytest
 from support.folders import write_model
 
 from duologue.engine.model import load_model
-from duologue.offline.equipment import Sources, open_ears, open_equipment
+from duologue.offline.equipment import Sources, open_equipment
 from duologue.offline.settings import TalkSettings
+from duologue.stt.opening import open_ears
 
 FACTS = "The house was built by Tessa Starrat. It is rated by Sara Tessatea.\n"
 

@@ -17,7 +17,9 @@ from support.conversations import (
     MadeUpTime,
     Rows,
     frames_of,
+    listening_model,
     model,
+    recogniser,
     speech,
 )
 from support.stage import trace
@@ -31,8 +33,10 @@ from duologue.dialogue import (
     Reset,
     RetrievalFailed,
     RetrievalSucceeded,
+    Role,
     SelectBackend,
     SessionEnded,
+    TextToken,
     Warning,
     WarningCode,
 )
@@ -143,6 +147,33 @@ def test_a_conversation_with_lookups_from_start_to_end() -> None:
         assert babble.streams[0].flushes >= 1
 
     run(test)
+
+
+def test_a_model_hears_its_own_recogniser_where_words_come_from_a_service() -> None:
+    async def said(**world: Any) -> tuple[list[Event], list[np.ndarray]]:
+        settings = EngineSettings(slots=1)
+        built = Engine(listening_model(), settings, clock=MadeUpTime(), **world)
+        async with built as running:
+            session = await running.open(SessionOptions(seed=3))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:12])
+            await session.close()
+            await reader.end()
+        return reader.events, [e.payload for e in reader.events if isinstance(e, AudioFrame)]
+
+    async def test() -> None:
+        both, spoken = await said(stt=Babble(), hearing=recogniser())
+        alone, _ = await said(stt=Babble())
+        _, local = await said(stt=recogniser())
+        assert user_words(both) == user_words(alone), "of the service"
+        assert all(map(np.array_equal, spoken, local)), "what it says depends on what it hears"
+        assert not all(map(np.array_equal, spoken, (await said(stt=Babble()))[1]))
+
+    run(test)
+
+
+def user_words(events: list[Event]) -> list[str]:
+    return [e.text for e in events if isinstance(e, TextToken) and e.role is Role.USER]
 
 
 def test_full_is_refused_and_a_slot_comes_back() -> None:
