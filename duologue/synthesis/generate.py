@@ -155,7 +155,7 @@ class _Run:
             if self.summary.failed > 3 + _MOST_FAILED * index:
                 raise DatasetError(f"{self.summary.failed} of {index + 1} items could not be made")
             return
-        line = {"path": item_path(index).as_posix(), "duration": round(seconds, 4)}
+        line = {"path": item_path(index).as_posix(), "duration": round(seconds, 6)}
         self._lines.append(json.dumps(line) + "\n")
         self.summary.items += 1
         self.summary.seconds += seconds
@@ -248,7 +248,7 @@ def _make(index: int) -> Result:
         _write(wav.with_suffix(".failed"), f"{error}\n")
         return index, None, False
     save(item, wav)
-    return index, round(item.seconds, 4), False
+    return index, round(item.seconds, 6), False
 
 
 def _claim(dataset: Dataset, out: Path) -> None:

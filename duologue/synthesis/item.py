@@ -47,7 +47,7 @@ def save(item: Item, wav: Path) -> None:
     write_wav(wav, item.samples, RATE)
     sidecar = wav.with_suffix(".json")
     partial = sidecar.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(item.sidecar | {"duration": round(item.seconds, 4)}))
+    partial.write_text(json.dumps(item.sidecar | {"duration": round(item.seconds, 6)}))
     partial.replace(sidecar)
 
 

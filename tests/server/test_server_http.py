@@ -59,7 +59,8 @@ def test_health_is_public_and_the_rest_is_not(server: Running) -> None:
 def test_models(client: httpx.Client) -> None:
     told = client.get("/api/models").json()
     assert told["models"][0]["current"] is True
-    assert told["models"][0]["sampling"]["text"] == {"temperature": 0.7, "top_k": 25}
+    text = {"temperature": 0.7, "top_k": 25, "pooled_from": 0}
+    assert told["models"][0]["sampling"]["text"] == text
     assert told["retrieval_backend_default"] == "default"
     assert told["audio"] == ["opus", "pcm16", "pcmf32"]
     assert told["limits"]["idle_s"] == 60.0
