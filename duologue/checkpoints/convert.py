@@ -50,6 +50,8 @@ from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.nn.linear import QuantizedWeight
 
+FRONT_END_FILE = "front_end.safetensors"
+"""Of a recogniser that does not hear codes (`duologue.stt.front_end_file`)."""
 LAYOUTS = ("kyutai", "duologue", "transformers")
 WEIGHTS_FILE = "model.safetensors"
 CODEC_FILE, CODEC_CONFIG_FILE = "mimi.safetensors", "codec.json"
@@ -149,9 +151,17 @@ def _convert_codec(
 def _convert_folder(folder: ModelFolder, target: Path, to: str, progress: Progress) -> None:
     if target.suffix == ".safetensors":
         raise CheckpointError(f"{target}: a model's target is a folder")
+    front_end = folder.path / FRONT_END_FILE
+    if folder.config.stt_config.get("front_end") and to != "duologue":
+        raise CheckpointError(
+            f"{folder.path}: this recogniser hears spectra through a front end of its own; only "
+            "the duologue layout has room for it"
+        )
     progress("reading the language model")
     lm = build_lm(folder)
     weights = read_lm(folder, lm)
+    if to != "duologue":
+        folder, lm, weights = _without_ours(folder, lm, weights, progress)
     codec: tuple[Mimi, Weights] | None = None
     if (folder.path / folder.config.mimi_name).is_file():
         progress("reading the codec")
@@ -164,6 +174,23 @@ def _convert_folder(folder: ModelFolder, target: Path, to: str, progress: Progre
     tokenizer = folder.path / folder.config.tokenizer_name
     if tokenizer.is_file():
         _copy(tokenizer, target)
+    if front_end.is_file():
+        _copy(front_end, target)
+
+
+def _without_ours(
+    folder: ModelFolder, lm: MoshiLM, weights: Weights, progress: Progress
+) -> tuple[ModelFolder, MoshiLM, Weights]:
+    """The same without what the published programs do not know."""
+    config = folder.config
+    drawn = {name: v for name, v in config.lm_gen_config.items() if name != "pooled_from_text"}
+    config = replace(config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn)
+    folder = replace(folder, config=config)
+    if lm.config.heard_dim is None:
+        return folder, lm, weights
+    progress("leaving out what a recogniser tells the model: no other program tells it")
+    kept = {name: w for name, w in weights.items() if not name.startswith("hearing.")}
+    return folder, build_lm(folder), kept
 
 
 def _write_published(

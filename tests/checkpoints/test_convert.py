@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +344,16 @@ def test_a_conversation_sounds_the_same_from_every_layout(tmp_path: Path) -> Non
     expected = talk(tmp_path / "original")
     for to in ("kyutai", "duologue"):
         assert torch.equal(talk(quietly(tmp_path / "original", tmp_path / to, to)), expected)
+
+
+def test_what_only_we_know_stays_here(tmp_path: Path) -> None:
+    """wren listens to its recogniser, which hears spectra; the published programs know neither."""
+    wren = Path(duologue.__file__).parent / "models" / "wren"
+    there = quietly(wren, tmp_path / "there", "kyutai")
+    config = json.loads((there / "config.json").read_text())
+    assert "heard_dim" not in config
+    assert "pooled_from_text" not in config["lm_gen_config"]
+    assert not any("hearing" in name for name in tensors_of(there / "model.safetensors"))
+    assert load_lm(there).config == replace(load_lm(wren).config, heard_dim=None)
+    with pytest.raises(CheckpointError, match="front end of its own"):
+        quietly(wren / "stt", tmp_path / "ears", "kyutai")
