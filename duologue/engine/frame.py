@@ -9,7 +9,6 @@ tree, write the state in place, and never ask the device for a value. What they 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from duologue.nn.state import State
 if TYPE_CHECKING:
     from duologue.moshi.generator import StepHooks
     from duologue.stt.ports import LocalRecogniser
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = 6
 """Numbers behind the samples in a row of what `advance` gives: ready, text, sampled text, sane,
@@ -62,7 +59,10 @@ class BankFrame:
         padding = model.lm.config.existing_text_padding_id
         self.steering = Steering(slots, padding, model.silent_tokens, model.device)
         self.state = BankState(self.duplex.state, self.steering.state, stt)
-        self.tells_model = self._suits(recogniser)
+        wanted = model.lm.config.heard_dim
+        self.tells_model = (
+            wanted is not None and recogniser is not None and recogniser.dim == wanted
+        )
         self.steers_all = False
         """Have all slots pass through steering, which leaves those that are not steered as they
         are; a recorded frame does, so that it fits whoever comes."""
@@ -71,14 +71,6 @@ class BankFrame:
     def samples(self) -> int:
         """Samples of all slots; in the input they come first, then one number a slot."""
         return self.slots * self.frame_size
-
-    def _suits(self, recogniser: LocalRecogniser[Any] | None) -> bool:
-        """Whether the model listens to this recogniser."""
-        wanted = self.duplex.lm.config.heard_dim
-        suits = wanted is not None and recogniser is not None and recogniser.dim == wanted
-        if wanted is not None and not suits:
-            logger.warning("the model listens to a recogniser that is not here: it hears less")
-        return suits
 
     def baked(self) -> Hashable:
         """What a recording of this holds that is no tensor of fixed address: equal while it fits.
@@ -97,7 +89,8 @@ class BankFrame:
             inputs: float32 [slots * frame_size + slots]: samples slot by slot, then 1 for each slot
                 that has a frame and 0 for each that stands still.
         Returns:
-            float32 [slots, frame_size + COLUMNS]; rows of slots that stand still mean nothing.
+            float32 [slots, frame_size + COLUMNS], and behind it what the recogniser told the model
+            if it did; rows of slots that stand still mean nothing.
         """
         pcm = inputs[: self.samples].view(self.slots, 1, self.frame_size)
         active = inputs[self.samples :] != 0
@@ -128,20 +121,24 @@ class BankFrame:
         temperature = self.duplex.generator.state.text_sampling.temperature
         return self.steering.hooks(active, temperature, always=self.steers_all)
 
-    def _recognise(self, pcm: Tensor, codes: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Text token and inactivity of each slot, [B] each; recognisers of audio hear all of it."""
+    def _recognise(
+        self, pcm: Tensor, codes: Tensor, active: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Text token and inactivity of each slot, [B] each, and what the model is told [B, dim];
+        recognisers of audio hear all of it."""
         if self.recogniser is None:
             nothing = torch.full((self.slots,), math.nan, device=pcm.device)
-            return nothing, nothing
+            return nothing, nothing, None
         source = codes if self.shares_codes else pcm
         drawn = self.recogniser.step(source, self.state.stt, active)
-        if self.tells_model:
-            self.duplex.generator.hear(drawn.vector, active)
-        return drawn.text.float(), drawn.inactivity
+        if not self.tells_model:
+            return drawn.text.float(), drawn.inactivity, None
+        self.duplex.generator.hear(drawn.vector, active)
+        return drawn.text.float(), drawn.inactivity, drawn.vector.float()
 
 
-def _joined(out: DuplexOutput, heard: tuple[Tensor, Tensor]) -> Tensor:
-    """Everything in one matrix, so that one copy takes it to the host: [B, samples + COLUMNS]."""
+def _joined(out: DuplexOutput, heard: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
+    """Everything in one matrix, so that one copy takes it to the host."""
     pcm = out.pcm[:, 0].float()
     sane = out.step.text_logits.isfinite().all(-1) & pcm.isfinite().all(-1)
     # Token ids are far below 2^24, so float32 holds them exactly.
@@ -152,4 +149,5 @@ def _joined(out: DuplexOutput, heard: tuple[Tensor, Tensor]) -> Tensor:
         ],
         dim=1,
     )  # fmt: skip
-    return torch.cat([pcm, numbers], dim=1)
+    told = [] if heard[2] is None else [heard[2]]
+    return torch.cat([pcm, numbers, *told], dim=1)

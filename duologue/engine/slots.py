@@ -81,6 +81,8 @@ class SlotFrame:
     """Token that local speech recognition drew, None without one."""
     inactivity: float | None = None
     """Its estimate that the user is silent."""
+    told: NDArray[np.float32] | None = None
+    """What the model was told of the user [heard_dim], if it listens to the recogniser."""
 
 
 class SlotBank:
@@ -149,16 +151,25 @@ class SlotBank:
         return {slot: self._frame(rows[slot]) for slot in frames}
 
     def _frame(self, row: NDArray[np.float32]) -> SlotFrame:
-        ready, text, sampled, sane, heard_text, inactivity = row[-COLUMNS:].tolist()
+        end = self.frame_size + COLUMNS
+        ready, text, sampled, sane, heard_text, inactivity = row[self.frame_size : end].tolist()
         heard = self.recogniser is not None
         return SlotFrame(
-            pcm=row[:-COLUMNS].copy() if ready else None,
+            pcm=row[: self.frame_size].copy() if ready else None,
             text=int(text) if ready else UNGENERATED,
             sampled_text=int(sampled),
             sane=bool(sane),
             heard_text=int(heard_text) if heard else None,
             inactivity=inactivity if heard and math.isfinite(inactivity) else None,
+            told=row[end:].copy() if len(row) > end else None,
         )
+
+    def tell(self, slot: int, told: NDArray[np.float32]) -> None:
+        """Tell the model in a slot what a recogniser made of the user's next frame (a log's
+        `SlotFrame.told`), where none is here to do it."""
+        rows = torch.zeros(self.slots, len(told))
+        rows[slot] = torch.from_numpy(told)
+        self.duplex.generator.hear(rows.to(self.model.device), self._mask(slot))
 
     @torch.no_grad()
     def flush(self, slots: Collection[int]) -> dict[int, list[int]]:

@@ -58,6 +58,8 @@ class FrameGiven:
 
     pcm: NDArray[np.float32]
     heard: Heard | None = None
+    told: NDArray[np.float32] | None = None
+    """What the model was told of the user, from a log."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,9 @@ def advance(
     What goes wrong with one conversation is its result, and no concern of the others. An error of
     the step itself is raised: then all of them are lost.
     """
+    for core, frame in given.items():
+        if frame.told is not None:
+            bank.tell(core.slot, frame.told)
     made = bank.step({core.slot: frame.pcm for core, frame in given.items()})
     caught_up = _catch_up(
         bank, [c.slot for c, frame in given.items() if c.wants_all_words(made[c.slot], frame)]

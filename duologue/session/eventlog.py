@@ -132,6 +132,7 @@ class SessionLog:
         heard: Heard,
         digest: str,
         outputs: Sequence[Output],
+        told: NDArray[np.float32] | None = None,
     ) -> None:
         """A frame: what was heard and what was made of it."""
         self._write(
@@ -140,6 +141,7 @@ class SessionLog:
                 "frame": frame,
                 "pcm": pack_pcm(pcm) if self._audio else None,
                 "heard": pack_heard(heard),
+                "told": None if told is None or not self._audio else pack_floats(told),
                 "digest": digest,
                 "outputs": plain_outputs(outputs),
             }
@@ -184,6 +186,16 @@ def plain_outputs(outputs: Sequence[Output]) -> list[Any]:
         to_data(output.without_payload() if isinstance(output, AudioFrame) else output)
         for output in outputs
     ]
+
+
+def pack_floats(values: NDArray[np.float32]) -> str:
+    """Numbers, exactly."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def unpack_floats(packed: str) -> NDArray[np.float32]:
+    """What `pack_floats` was given."""
+    return np.frombuffer(base64.b64decode(packed), "<f4").astype(np.float32)
 
 
 def pack_pcm(pcm: NDArray[np.float32]) -> dict[str, str]:

@@ -150,6 +150,8 @@ class Engine:
                 gate_db=settings.gate_db,
                 recogniser=self._hearing,
             )
+            if self.model.lm.config.heard_dim and not bank.frame.tells_model:
+                logger.warning("the model listens to a recogniser that is not here: it hears less")
             self._conductor = Conductor(bank, settings, self._clock)
             self._thread = TickThread(self._conductor, self._on_news)
             wake = self._thread.wake

@@ -26,6 +26,7 @@ from duologue.session.core import ConversationCore, FrameGiven, advance, frame_d
 from duologue.session.eventlog import (
     LOG_VERSION,
     plain_outputs,
+    unpack_floats,
     unpack_heard,
     unpack_pcm,
     unpack_rows,
@@ -141,7 +142,12 @@ class _Player:
         if core.needs_start:
             for _ in core.prepare():
                 pass
-        given = FrameGiven(unpack_pcm(record["pcm"]), unpack_heard(record["heard"]))
+        told = record.get("told")
+        given = FrameGiven(
+            unpack_pcm(record["pcm"]),
+            unpack_heard(record["heard"]),
+            None if told is None else unpack_floats(told),
+        )
         made = advance(core.bank, {core: given})[core]
         if isinstance(made, Exception):
             self.difference = f"frame {record['frame']}: {made}"

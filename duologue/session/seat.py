@@ -82,7 +82,9 @@ class Seat:
         """Put out a frame's events; returns the commands."""
         if self.log is not None:
             digest = frame_digest(frame.made)
-            self.log.frame(frame.frame, given.pcm, frame.heard, digest, frame.outputs)
+            self.log.frame(
+                frame.frame, given.pcm, frame.heard, digest, frame.outputs, frame.made.told
+            )
         return self._put(frame.outputs)
 
     def receive(self, given: Reply | Control, rows: Tensor | None = None) -> list[Command]:

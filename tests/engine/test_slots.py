@@ -84,20 +84,17 @@ def told(slots: dict[int, int], ears: Recogniser | None, frames: int = 8) -> lis
     return list(made.values())
 
 
-def test_a_model_listens_to_its_recogniser_slot_by_slot(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_listens_to_its_recogniser_slot_by_slot() -> None:
     ears = recogniser()
     alone = told({1: 5}, ears)[0]
     assert same(told({0: 6, 1: 5, 2: 7}, ears)[1], alone), "others make no difference"
-    assert not caplog.records
     deaf = told({1: 5}, None)[0]
     assert not same(alone, deaf)
-    caplog.clear()
     config = replace(ears.lm.config, dim=16)
     other = Recogniser(
         MoshiLM(config).eval(), ears.front_end, ears.tokenizer, delay_s=0.16
     )  # fmt: skip
     assert same(told({1: 5}, other)[0], deaf)
-    assert "listens to a recogniser that is not here" in caplog.text
 
 
 def test_what_was_heard_last_is_part_of_a_slot() -> None:

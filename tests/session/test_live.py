@@ -149,7 +149,9 @@ def test_a_conversation_with_lookups_from_start_to_end() -> None:
     run(test)
 
 
-def test_a_model_hears_its_own_recogniser_where_words_come_from_a_service() -> None:
+def test_a_model_hears_its_own_recogniser_where_words_come_from_a_service(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def said(**world: Any) -> tuple[list[Event], list[np.ndarray]]:
         settings = EngineSettings(slots=1)
         built = Engine(listening_model(), settings, clock=MadeUpTime(), **world)
@@ -163,7 +165,9 @@ def test_a_model_hears_its_own_recogniser_where_words_come_from_a_service() -> N
 
     async def test() -> None:
         both, spoken = await said(stt=Babble(), hearing=recogniser())
+        assert "not here" not in caplog.text
         alone, _ = await said(stt=Babble())
+        assert "listens to a recogniser that is not here" in caplog.text
         _, local = await said(stt=recogniser())
         assert user_words(both) == user_words(alone), "of the service"
         assert all(map(np.array_equal, spoken, local)), "what it says depends on what it hears"

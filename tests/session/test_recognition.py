@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.conversations import TRIGGER, frames_of, model, recogniser, speech
+from support.conversations import (
+    TRIGGER,
+    frames_of,
+    listening_model,
+    model,
+    recogniser,
+    speech,
+)
 from support.stage import Stage, trace
 
 from duologue.dialogue import EndReason, Reset, Role, TextToken
@@ -69,6 +76,36 @@ def test_recognition_goes_on_after_a_snapshot_and_is_not_needed_for_a_replay(
     writer.close()
     report = replay(tmp_path / f"{seat.id}.jsonl", model())
     assert (report.frames, report.difference) == (16, "")
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_what_a_model_was_told_of_the_user_is_in_the_log(tmp_path: Path, flushes: bool) -> None:
+    """A replay needs no recogniser, whatever the one of then did."""
+    writers = [LogWriter(tmp_path / name) for name in ("first", "again")]
+    for writer in writers:
+        writer.start()
+    stage = Stage(2, on=listening_model(), recogniser=recogniser(), logs=writers[0])
+    seats = [stage.open(slot, seed=13, init_speaker="user") for slot in (0, 1)]
+    seats[0].core.flushes = flushes
+    for t in range(8):
+        stage.talk({seats[0]: AUDIO[t], seats[1]: AUDIO[t + 20]})
+    taken = SessionSnapshot.from_bytes(stage.seating.snapshot(seats[0], "token").to_bytes())
+    again = Stage(2, on=listening_model(), recogniser=recogniser(), logs=writers[1])
+    restored = again.reopen(taken, 1)
+    restored.core.flushes = flushes
+    for t in range(8, 16):
+        stage.talk({seats[0]: AUDIO[t], seats[1]: AUDIO[t + 20]})
+        again.talk({restored: AUDIO[t]})
+    for one, of in ((seats[0], stage), (seats[1], stage), (restored, again)):
+        of.conductor.end(one, EndReason.CLIENT_CLOSED)
+    for writer in writers:
+        writer.close()
+    logs = sorted(tmp_path.glob("*/*.jsonl"))
+    assert len(logs) == 3
+    for log in logs:
+        report = replay(log, listening_model())
+        assert report.frames in (8, 16)
+        assert report.difference == ""
 
 
 @BOTH
