@@ -49,9 +49,8 @@ from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.nn.linear import QuantizedWeight
+from duologue.stt import front_end_file
 
-FRONT_END_FILE = "front_end.safetensors"
-"""Of a recogniser that does not hear codes (`duologue.stt.front_end_file`)."""
 LAYOUTS = ("kyutai", "duologue", "transformers")
 WEIGHTS_FILE = "model.safetensors"
 CODEC_FILE, CODEC_CONFIG_FILE = "mimi.safetensors", "codec.json"
@@ -151,8 +150,8 @@ def _convert_codec(
 def _convert_folder(folder: ModelFolder, target: Path, to: str, progress: Progress) -> None:
     if target.suffix == ".safetensors":
         raise CheckpointError(f"{target}: a model's target is a folder")
-    front_end = folder.path / FRONT_END_FILE
-    if folder.config.stt_config.get("front_end") and to != "duologue":
+    front_end = folder.path / front_end_file.NAME
+    if folder.config.stt_config.get(front_end_file.KEY) and to != "duologue":
         raise CheckpointError(
             f"{folder.path}: this recogniser hears spectra through a front end of its own; only "
             "the duologue layout has room for it"

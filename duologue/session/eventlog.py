@@ -204,7 +204,7 @@ def pack_pcm(pcm: NDArray[np.float32]) -> dict[str, str]:
     again = short.astype(np.float32) / np.float32(32768.0)
     if again.tobytes() == pcm.tobytes():
         return {"s16": base64.b64encode(short.tobytes()).decode()}
-    return {"f32": base64.b64encode(pcm.astype("<f4").tobytes()).decode()}
+    return {"f32": pack_floats(pcm)}
 
 
 def unpack_pcm(packed: Mapping[str, str]) -> NDArray[np.float32]:
@@ -212,7 +212,7 @@ def unpack_pcm(packed: Mapping[str, str]) -> NDArray[np.float32]:
     if "s16" in packed:
         short = np.frombuffer(base64.b64decode(packed["s16"]), "<i2")
         return short.astype(np.float32) / np.float32(32768.0)
-    return np.frombuffer(base64.b64decode(packed["f32"]), "<f4").astype(np.float32)
+    return unpack_floats(packed["f32"])
 
 
 def pack_heard(heard: Heard) -> dict[str, Any] | None:
@@ -242,10 +242,10 @@ def unpack_heard(packed: Mapping[str, Any] | None) -> Heard:
 def pack_rows(rows: Tensor) -> dict[str, Any]:
     """Reference rows as text, exactly."""
     values = rows.float().contiguous().numpy()
-    return {"shape": list(rows.shape), "f32": base64.b64encode(values.tobytes()).decode()}
+    return {"shape": list(rows.shape), "f32": pack_floats(values)}
 
 
 def unpack_rows(packed: Mapping[str, Any]) -> Tensor:
     """What `pack_rows` was given, as float32."""
-    values = np.frombuffer(base64.b64decode(packed["f32"]), "<f4").astype(np.float32)
+    values = unpack_floats(packed["f32"])
     return torch.from_numpy(values).view(packed["shape"])
