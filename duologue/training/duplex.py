@@ -185,10 +185,13 @@ class DuplexTask(LanguageTask):
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
             reference_tokenizer=references, seed=config.run.seed, frame_rate=corpus.frame_rate,
         )  # fmt: skip
+        silence = silent_column(codec)
+        told_of = None if lm_config.heard_dim is None else corpus.pieces
         scripts, unseen = (
             ScriptSampler(
                 config.scripts, config.data, self.tokenizer, reference_tokenizer=references,
                 rows=lm_config.n_q, frame_rate=corpus.frame_rate, split=split,
+                silence=silence, silent_vector=corpus.silent_vector, pieces=told_of,
             )
             for split in ("train", "valid")
         )  # fmt: skip
@@ -197,7 +200,6 @@ class DuplexTask(LanguageTask):
             "dictation": config.dictation, "listening": config.listening,
         }  # fmt: skip
         chosen = {name: amount for name, amount in amounts.items() if amount.share}
-        silence = silent_column(codec)
         exercises = [self._exercise(name, amount, silence) for name, amount in chosen.items()]
         self.source = MixedSource(
             self.sampler, scripts, exercises, batch=config.run.batch, seed=config.run.seed

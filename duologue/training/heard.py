@@ -19,6 +19,7 @@ from duologue.checkpoints.save import write_json, write_tensors
 from duologue.stt.recogniser import Recogniser
 from duologue.training.data import DataError, read_rows
 from duologue.training.encoded import HEARD, EncodedCorpus, shard_files, weights_fingerprint
+from duologue.training.heard_pieces import HeardPieces, collect_pieces
 
 _CHUNK_FRAMES = 50
 _SILENCE_S = 4.0
@@ -34,7 +35,8 @@ def hear_corpus(
 ) -> int:
     """Let a recogniser hear all recordings of an encoded corpus; returns how many there are.
 
-    Goes on where it was stopped.
+    Goes on where it was stopped. Beside the vectors it keeps some of each piece of text
+    (`training.heard_pieces`), for dialogues that are only written.
 
     Args:
         manifest: what the corpus was encoded from.
@@ -56,12 +58,13 @@ def hear_corpus(
         codes / f"{HEARD}.json",
         {"recogniser": fingerprint, "silence": [round(float(v), 5) for v in rest]},
     )
-    done = 0
+    done, is_new = 0, HeardPieces.load(codes) is None
     for shard in shard_files(codes):
         frames = [one.frames for one in shard.conversations]
         chosen = rows[done : done + len(frames)]
         done += len(frames)
         if not shard.heard.is_file():
+            is_new = True
             size = recogniser.frame_size
             users = [_user(path, recogniser.sample_rate) for path, _ in chosen]
             padded = [
@@ -72,7 +75,20 @@ def hear_corpus(
             write_tensors(shard.heard, {f"{i:05d}": v.half() for i, v in enumerate(vectors)}, {})
         if progress:
             progress(done, len(rows))
+    if is_new:
+        _collect(codes, recogniser).save(codes)
     return len(rows)
+
+
+def _collect(codes: Path, recogniser: Recogniser) -> HeardPieces:
+    """Sort what was heard by what the recogniser wrote next."""
+    whole = (one.vectors for shard in shard_files(codes) for one in shard.conversations)
+    lm = recogniser.lm
+    return collect_pieces(
+        (vectors for vectors in whole if vectors is not None),
+        lambda vectors: lm.text_linear(vectors.to(lm.device, lm.dtype)).cpu(),
+        lm.config.text_classes,
+    )
 
 
 def _user(path: Path, sample_rate: int) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from duologue.moshi.lm import MoshiLM
 from duologue.training.checkpoint import TrainingStateError, below, copy_into, plain, under
 from duologue.training.data import DataError, batches, generator_at
 from duologue.training.encoded import Conversation, EncodedCorpus, codec_fingerprint
+from duologue.training.heard_pieces import HeardPieces
 from duologue.training.lm_data import LMBatch, SequenceConfig, SequenceSampler, collate
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.trainer import RunConfig
@@ -55,6 +56,8 @@ class Corpus:
     fingerprint: str
     silent_vector: Tensor | None = None
     """What the recogniser that has heard the conversations makes of silence, [dim]."""
+    pieces: HeardPieces | None = None
+    """What it made of pieces of text."""
 
     @classmethod
     def of(cls, folders: Sequence[Path], codec: Mimi) -> Corpus:
@@ -76,7 +79,15 @@ class Corpus:
         return cls(
             train, held_out, corpora[0].codebooks, codec.frame_rate,
             "-".join(corpus.fingerprint for corpus in corpora), next(iter(heard.values()), None),
+            _richest(corpora),
         )  # fmt: skip
+
+
+def _richest(corpora: Sequence[EncodedCorpus]) -> HeardPieces | None:
+    """The stock that knows the most pieces."""
+    stocks = [HeardPieces.load(corpus.folder) for corpus in corpora]
+    known = [stock for stock in stocks if stock is not None]
+    return max(known, key=lambda stock: stock.known, default=None)
 
 
 def held_out_apart(

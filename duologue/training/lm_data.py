@@ -151,11 +151,15 @@ class SequenceSampler:
         rng = generator_at(self.seed, position)
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         one = self.conversations[min(chosen, len(self.conversations) - 1)]
+        return self.cut(one, self._draw_start(one, rng), rng)
+
+    def _draw_start(self, one: Conversation, rng: np.random.Generator) -> int:
+        """A frame at which a sequence may begin, shortly before somebody speaks."""
         starts = self._starts(one)
         start = int(starts[rng.integers(len(starts))])
         if start:
             start = max(0, start - int(rng.integers(1, self.config.start_margin + 1)))
-        return self.cut(one, start, rng)
+        return start
 
     def cut(
         self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True

@@ -3,6 +3,11 @@
 A reference that speaks of things the model has never met can only be answered by copying, and a
 corpus of recordings has too few of them. Here every sequence is a dialogue written for it, with
 word times but no sound: its audio rows are empty, so only the text row is learnt from it.
+
+A model that is told what a recogniser makes of the user is told so here too: vectors are drawn that
+the recogniser made of the same pieces elsewhere, some of them of others, since it mishears. The
+user's audio rows then say when the user is silent, and nothing else. So when to look something up
+is learnt from any number of dialogues.
 """
 
 from __future__ import annotations
@@ -12,7 +17,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from duologue.conditioning.provider import OTHER
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.mixer import cast_user, describe
 from duologue.synthesis.silent import SilentSpeaker
@@ -23,8 +31,14 @@ from duologue.synthesis.writer.sentences import free_sentence
 from duologue.training.data import generator_at
 from duologue.training.encoded import Conversation
 from duologue.training.exercises import ExerciseSampler
+from duologue.training.heard_pieces import HeardPieces
 from duologue.training.lm_data import ZERO, CutSequence, DuplexSampler, LMBatch, SequenceConfig
-from duologue.training.text_stream import Tokenizer
+from duologue.training.text_stream import PADDING, Tokenizer, Word, text_row
+
+IDLE = ("small_talk", "off_topic", "greeting", "backchannel", "pause")
+"""Classes of dialogues that sequences without a lookup are mostly taken from."""
+_STILL = 0.7
+"""Share of sequences in which a silent user is perfectly silent to the recogniser."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,11 @@ class ScriptConfig:
     """Share of the later batches that are read."""
     batch: int = 24
     frames: int = 112
+    lookups: float = 1.0
+    """Share of sequences around a lookup; the others begin where a user speaks, mostly in talk that
+    asks for nothing."""
+    misheard: float = 0.3
+    """Most pieces of the user's that the recogniser of a sequence gets wrong."""
     seed: int = 1_000_003
     """Scripts of other seeds than the recordings'."""
 
@@ -54,15 +73,36 @@ class ScriptSampler(DuplexSampler):
         rows: int,
         frame_rate: float,
         split: Split = "train",
+        silence: Tensor | None = None,
+        silent_vector: Tensor | None = None,
+        pieces: HeardPieces | None = None,
     ) -> None:
+        """
+        Args:
+            rows: audio rows, the user's last.
+            silence: the column of codes [K] of a user who says nothing.
+            silent_vector: what a recogniser makes of that, [dim].
+            pieces: what it makes of what is said.
+        """
         self.config = replace(sequences, frames=config.frames)
         self.tokenizer, self.tokenizer_of_references = tokenizer, reference_tokenizer
         self.scripts, self.rows, self.frame_rate, self.split = config, rows, frame_rate, split
         self._speaker = SilentSpeaker()
+        self._silence = None if silence is None else silence.numpy().astype(np.int64)[:, None]
+        self._silent_vector = None if silent_vector is None else silent_vector.numpy()
+        self._pieces = pieces
+
+    def batch(self, position: int, size: int) -> LMBatch:
+        """What its audio rows say is not to be learnt."""
+        return replace(super().batch(position, size), has_audio=False)
 
     def sequence(self, position: int) -> CutSequence:
         """Sequence number `position`."""
         rng = generator_at(self.scripts.seed, position)
+        if rng.random() >= self.scripts.lookups:
+            label = IDLE[rng.integers(len(IDLE))]
+            one = self._conversation(int(rng.integers(1 << 40)), label)
+            return self.cut(one, self._draw_start(one, rng), rng)
         while True:
             one = self._conversation(int(rng.integers(1 << 40)))
             lookups = one.facts["retrieval"]
@@ -72,8 +112,37 @@ class ScriptSampler(DuplexSampler):
                 start = int(chosen["trigger_time"] * self.frame_rate) - int(ahead)
                 return self.cut(one, max(0, start), rng)
 
-    def _conversation(self, index: int) -> Conversation:
-        dialogue = write_dialogue(self.scripts.seed, index, self.split)
+    def cut(
+        self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True
+    ) -> CutSequence:
+        sequence = super().cut(one, start, rng, blot=blot)
+        if self._pieces is None:
+            return sequence
+        words = self._words(one, OTHER, start)
+        # After a frame the recogniser knows what it writes in the next one.
+        row = text_row(
+            words, self.config.frames + 1, self.frame_rate, self.tokenizer,
+            delay_s=self.config.aside_delay_s, wait=self.config.words_wait,
+        )  # fmt: skip
+        share = rng.uniform(0, self.scripts.misheard)
+        tokens = self._pieces.misheard(row.tokens[1:], share, rng)
+        sequence.vectors = self._pieces.draw(tokens, rng)
+        quiet = self._is_quiet(words, len(tokens))
+        if self._silent_vector is not None and rng.random() < _STILL:
+            sequence.vectors[quiet & (tokens == PADDING)] = self._silent_vector
+        if self._silence is not None:
+            sequence.codes[-len(self._silence) :, quiet] = self._silence
+        return sequence
+
+    def _is_quiet(self, words: Sequence[Word], frames: int) -> NDArray[np.bool_]:
+        """Frames [frames] in which the user says nothing."""
+        quiet = np.ones(frames, dtype=np.bool_)
+        for _, begin, end in words:
+            quiet[int(begin * self.frame_rate) : int(np.ceil(end * self.frame_rate)) + 1] = False
+        return quiet
+
+    def _conversation(self, index: int, label: str | None = None) -> Conversation:
+        dialogue = write_dialogue(self.scripts.seed, index, self.split, label)
         line = lay_out(dialogue, cast_user(dialogue), self._speaker)
         frames = int(np.ceil(line.seconds * self.frame_rate))
         codes = torch.full((self.rows, frames), ZERO, dtype=torch.int16)

@@ -35,6 +35,7 @@ from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig
 from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
 from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler
 from duologue.training.heard import hear_corpus
+from duologue.training.heard_pieces import HeardPieces, collect_pieces
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
     CutSequence,
@@ -352,6 +353,52 @@ def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
         said = [int(token) for token in row[batch.grounded[reference.item]] if token > RETRIEVAL]
         if reference.tokens is not None and said:
             assert said[0] in reference.tokens
+
+
+def test_in_scripts_a_user_is_heard_piece_by_piece(tokenizer_file: Path) -> None:
+    tokenizer = TextTokenizer(tokenizer_file)
+    classes, silent = len(tokenizer), torch.full((2,), -1.0)
+    # Two vectors of each piece; those of a piece begin with its number.
+    pieces = HeardPieces(
+        np.stack([np.repeat(np.arange(classes), 2), np.tile([0, 1], classes)], 1).astype("f2"),
+        2 * np.arange(1, classes + 1),
+    )
+    sampler = ScriptSampler(
+        ScriptConfig(frames=100, lookups=0.0, misheard=0.0),
+        SequenceConfig(aside_delay_s=0.96, words_wait=True),
+        tokenizer, reference_tokenizer=tokenizer, rows=4, frame_rate=12.5,
+        silence=torch.tensor([7, 8]), silent_vector=silent, pieces=pieces,
+    )  # fmt: skip
+    batch, again = sampler.batch(0, 8), sampler.batch(0, 8)
+    assert not batch.has_audio
+    assert torch.equal(batch.vectors, again.vectors)
+    agent, user = batch.codes[:, 1:3], batch.codes[:, 3:]
+    assert (agent == -1).all()
+    quiet = (user == torch.tensor([7, 8])[:, None]).all(dim=1)
+    assert (quiet | (user == -1).all(dim=1)).all()
+    assert 0 < quiet.float().mean() < 1
+    assert (batch.vectors[quiet] == silent).all(dim=-1).any()
+    facts = {"alignments": spoken("hello there", 1.0, OTHER), "retrieval": []}
+    nothing = torch.full((4, 100), -1, dtype=torch.int16)
+    one = sampler.cut(Conversation(nothing, facts), 0, np.random.default_rng(0))
+    assert one.vectors is not None
+    heard = [int(told) for told in one.vectors[:, 0] if told > RETRIEVAL]
+    assert heard == tokenizer.encode("hello") + tokenizer.encode("there")
+    # It is told in the frame before the recogniser writes it, 0.96 s after it was said.
+    assert np.flatnonzero(one.vectors[:, 0] > RETRIEVAL)[0] == 12 + 12 - 1
+
+
+def test_pieces_are_kept_by_what_was_written_next_and_misheard_by_a_share() -> None:
+    rng = np.random.default_rng(0)
+    vectors = torch.eye(12)[torch.from_numpy(rng.integers(3, 10, 400))]
+    pieces = collect_pieces([vectors[:250], vectors[250:]], torch.nn.Identity(), 12)
+    assert pieces.known == 7
+    tokens = rng.integers(5, 10, 1000)
+    assert (pieces.draw(tokens, rng).argmax(axis=1) == tokens).all()
+    assert pieces.draw(np.array([11]), rng).argmax() == PADDING
+    changed = pieces.misheard(tokens, 0.3, rng) != tokens
+    assert 0.2 < changed.mean() < 0.3
+    assert (pieces.misheard(np.full(50, PADDING), 1.0, rng) == PADDING).all()
 
 
 def sentence(seconds: float, codes: int, kind: str = "wren") -> Conversation:
@@ -680,7 +727,7 @@ def test_a_recogniser_hears_a_corpus_as_it_hears_a_user(
         assert one.vectors.shape == (100, 32)
         torch.testing.assert_close(one.vectors.float(), vectors, atol=2e-3, rtol=2e-3)
     written = {path: path.stat().st_mtime_ns for path in heard.glob("heard_*")}
-    assert len(written) == 3
+    assert len(written) == 4
     hear_corpus(dialogues, heard, ears)
     assert written == {path: path.stat().st_mtime_ns for path in heard.glob("heard_*")}
     other = copy.deepcopy(ears)

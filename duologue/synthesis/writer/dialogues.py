@@ -20,20 +20,20 @@ class _Class:
 
 
 CLASSES: dict[str, _Class] = {
-    "fact": _Class(scenes.fact_scene, 24.0),
+    "fact": _Class(scenes.fact_scene, 20.0),
     "personal": _Class(scenes.personal_scene, 16.0),
     "tool": _Class(scenes.tool_scene, 8.0),
     "followup": _Class(scenes.followup_scene, 9.0),
     "correction": _Class(scenes.correction_scene, 6.0),
     "barge_in": _Class(scenes.barge_in_scene, 11.0),
-    "pause": _Class(scenes.pause_scene, 8.0),
+    "pause": _Class(scenes.pause_scene, 10.0),
     "backchannel": _Class(scenes.backchannel_scene, 4.0),
-    "unknown": _Class(scenes.unknown_scene, 4.0),
-    "small_talk": _Class(scenes.small_talk_scene, 4.0),
-    "off_topic": _Class(scenes.off_topic_scene, 4.0),
-    "greeting": _Class(scenes.greeting_scene, 2.0),
-    "silence": _Class(scenes.silence_scene, 1.5),
-    "noise": _Class(scenes.noise_scene, 2.5),
+    "unknown": _Class(scenes.unknown_scene, 6.0),
+    "small_talk": _Class(scenes.small_talk_scene, 8.0),
+    "off_topic": _Class(scenes.off_topic_scene, 8.0),
+    "greeting": _Class(scenes.greeting_scene, 4.0),
+    "silence": _Class(scenes.silence_scene, 2.0),
+    "noise": _Class(scenes.noise_scene, 4.0),
 }
 """The classes of dialogues and how often each is the main scene."""
 
