@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,3 +19,12 @@ settings.load_profile("duologue")
 def _logging_level() -> None:
     """Commands that ran inside this process before have set the package's level for themselves."""
     logging.getLogger("duologue").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _gradients() -> Iterator[None]:
+    """Whoever switches gradients off for the whole process takes them from later tests."""
+    yield
+    enabled = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert enabled, "gradients were left switched off"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The program; what it sets for its whole process is put back."""
     monkeypatch.syspath_prepend(FOLDER)
     harness = importlib.import_module("harness")
-    monkeypatch.setattr(harness, "RESULTS", harness.RESULTS)  # put back what `main` sets
-    return importlib.import_module("gpu")
+    monkeypatch.setattr(harness, "RESULTS", harness.RESULTS)
+    with torch.no_grad():
+        yield importlib.import_module("gpu")
 
 
 def test_a_trial_on_the_cpu_fills_record_plot_and_page(gpu: Any, tmp_path: Path) -> None:
