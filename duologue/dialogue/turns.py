@@ -6,7 +6,8 @@ and comes out when the floor passes. The user takes the floor at once, the model
 which recognition finishes the user's words.
 
 Options repair what the published rules leave open: a pending switch that the evidence has turned
-against (`cancel_on_reversal`), and a wait that runs faster while words arrive (`countdown`).
+against (`cancel_on_reversal`), a wait that runs faster while words arrive (`countdown`), and a
+silence in which the recogniser expects somebody to speak soon (`speaking_share`).
 """
 
 from __future__ import annotations
@@ -45,10 +46,15 @@ class TurnRules:
     `vad_threshold`, and speaking when their mean is below it. The user can not take the floor
     before `warmup_updates` values have come. `stt_wait_steps` is the model's wait. Each side's
     kept-back text holds `max_held_pieces` pieces; beyond that the oldest are lost and counted.
+
+    The estimate looks ahead (nothing is said for two seconds), so in a long silence it can settle
+    below the threshold although nobody speaks. As long as no words of the user are kept back, the
+    mean must therefore be below `speaking_share` of the threshold.
     """
 
     vad_window: int = 4
     vad_threshold: float = 0.5
+    speaking_share: float = 1.0
     warmup_updates: int = 20
     stt_wait_steps: int = 12
     cancel_on_reversal: bool = False
@@ -58,6 +64,7 @@ class TurnRules:
     def __post_init__(self) -> None:
         check_int(self, "vad_window", 1, 256)
         check_fraction(self, "vad_threshold")
+        check_fraction(self, "speaking_share")
         check_int(self, "warmup_updates", 0, 10_000)
         check_int(self, "stt_wait_steps", 0, 1_000)
         check_type(self, "cancel_on_reversal", bool)
@@ -71,8 +78,14 @@ class TurnRules:
 
     @classmethod
     def improved(cls) -> TurnRules:
-        """Frame clock, switches taken back on reversal, a wait just over the usual STT delay."""
-        return cls(stt_wait_steps=7, cancel_on_reversal=True, countdown=Countdown.FRAMES)
+        """Frame clock, switches taken back on reversal, a wait just over the usual STT delay, and
+        no floor for a user who is only expected to speak."""
+        return cls(
+            stt_wait_steps=7,
+            cancel_on_reversal=True,
+            countdown=Countdown.FRAMES,
+            speaking_share=0.5,
+        )
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,8 @@ class TurnManager:
         if len(history) < rules.vad_window:
             return None
         user_silent = all(value > rules.vad_threshold for value in history)
-        user_speaking = sum(history) / len(history) < rules.vad_threshold
+        share = 1.0 if state.user_held else rules.speaking_share
+        user_speaking = sum(history) / len(history) < share * rules.vad_threshold
         if state.active is Role.MODEL:
             if user_speaking and state.vad_updates >= rules.warmup_updates:
                 state.pending, state.wait = Role.USER, 0

@@ -143,6 +143,7 @@ def configs(draw: st.DrawFn) -> ConversationConfig:
             warmup_updates=draw(st.sampled_from([0, 4, 20])),
             stt_wait_steps=draw(st.integers(0, 4)),
             cancel_on_reversal=draw(st.booleans()),
+            speaking_share=draw(st.sampled_from([0.5, 1.0])),
             countdown=draw(st.sampled_from(list(Countdown))),
             max_held_pieces=draw(st.integers(1, 5)),
         ),

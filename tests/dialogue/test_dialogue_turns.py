@@ -68,6 +68,35 @@ def test_user_is_speaking_when_the_mean_of_four_is_below_the_threshold() -> None
     assert render(turns.speak(None, 2)) == "\nuser: "
 
 
+def test_a_user_who_is_only_expected_to_speak_does_not_get_the_floor() -> None:
+    """Estimates as a recogniser gives them: long silence, then a voice from frame 43 on."""
+    silence = [0.55] * 24 + [0.49, 0.45, 0.42, 0.4] + [0.4] * 15
+    voice = [0.25, 0.04, 0.01, 0.0]
+
+    def taken_at(rules: TurnRules) -> int | None:
+        turns = manager(rules)
+        for frame, value in enumerate([*silence, *voice]):
+            turns.update_vad(value)
+            turns.speak(None, frame)
+            if turns.active_speaker is Role.USER:
+                return frame
+        return None
+
+    assert taken_at(TurnRules.published()) == 26
+    improved = taken_at(TurnRules.improved())
+    assert improved is not None
+    assert 43 <= improved <= 46
+
+
+def test_words_are_proof_enough_with_a_doubtful_estimate() -> None:
+    turns = manager(TurnRules.improved())
+    turns.speak(None, 0)
+    feed(turns, [0.4] * 30)
+    assert turns.speak(None, 1) == []
+    assert turns.hear(" Yes", 2) == []
+    assert render(turns.speak(None, 3)) == "\nuser:  Yes"
+
+
 def test_words_of_the_side_without_the_floor_are_kept_back() -> None:
     turns = manager()
     turns.speak(None, 0)
@@ -171,7 +200,13 @@ def test_reset_is_like_new() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("vad_window", 0), ("vad_threshold", 1.5), ("stt_wait_steps", -1), ("countdown", "calls")],
+    [
+        ("vad_window", 0),
+        ("vad_threshold", 1.5),
+        ("speaking_share", -0.1),
+        ("stt_wait_steps", -1),
+        ("countdown", "calls"),
+    ],
 )
 def test_errors_name_the_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"TurnRules\.{field} "):
