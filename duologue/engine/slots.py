@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.conditioning.provider import SPEAKERS
-from duologue.engine.api import UNSTEERED, Wording
+from duologue.engine.api import UNSTEERED, EngineError, Wording
 from duologue.engine.frame import COLUMNS, BankFrame
 from duologue.engine.model import LoadedModel
 from duologue.engine.packing import pack_slot, unpack_slot
@@ -166,8 +166,17 @@ class SlotBank:
 
     def tell(self, slot: int, told: NDArray[np.float32]) -> None:
         """Tell the model in a slot what a recogniser made of the user's next frame (a log's
-        `SlotFrame.told`), where none is here to do it."""
-        rows = torch.zeros(self.slots, len(told))
+        `SlotFrame.told`), where none is here to do it.
+
+        Raises:
+            EngineError: the model listens to no recogniser, or to one of another width.
+        """
+        wanted = self.model.lm.config.heard_dim
+        if wanted is None:
+            raise EngineError("this model does not listen to a recogniser: it cannot be told")
+        if told.shape != (wanted,):
+            raise EngineError(f"told: [{wanted}] is wanted, got {list(told.shape)}")
+        rows = torch.zeros(self.slots, wanted)
         rows[slot] = torch.from_numpy(told)
         self.duplex.generator.hear(rows.to(self.model.device), self._mask(slot))
 

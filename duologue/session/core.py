@@ -59,7 +59,7 @@ class FrameGiven:
     pcm: NDArray[np.float32]
     heard: Heard | None = None
     told: NDArray[np.float32] | None = None
-    """What the model was told of the user, from a log."""
+    """What the model was told of the user [heard_dim], from a log; for models that listen alone."""
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,18 @@ def advance(
     What goes wrong with one conversation is its result, and no concern of the others. An error of
     the step itself is raised: then all of them are lost.
     """
+    results: dict[ConversationCore, ConversationFrame | Exception] = {}
     for core, frame in given.items():
         if frame.told is not None:
-            bank.tell(core.slot, frame.told)
+            try:
+                bank.tell(core.slot, frame.told)
+            except EngineError as error:
+                results[core] = error
+    given = {core: frame for core, frame in given.items() if core not in results}
     made = bank.step({core.slot: frame.pcm for core, frame in given.items()})
     caught_up = _catch_up(
         bank, [c.slot for c, frame in given.items() if c.wants_all_words(made[c.slot], frame)]
     )
-    results: dict[ConversationCore, ConversationFrame | Exception] = {}
     for core, frame in given.items():
         try:
             results[core] = core.take(made[core.slot], frame, caught_up.get(core.slot, ()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.conversations import (
     TRIGGER,
@@ -18,8 +20,14 @@ from support.stage import Stage, trace
 
 from duologue.dialogue import EndReason, Reset, Role, TextToken
 from duologue.engine import SlotBank
-from duologue.engine.api import SessionOptions
-from duologue.session.core import ConversationCore, ConversationFrame, FrameGiven, advance
+from duologue.engine.api import EngineError, SessionOptions
+from duologue.session.core import (
+    ConversationCore,
+    ConversationFrame,
+    FrameGiven,
+    advance,
+    frame_digest,
+)
 from duologue.session.eventlog import LogWriter
 from duologue.session.options import conversation, slot_setup
 from duologue.session.replay import replay
@@ -106,6 +114,34 @@ def test_what_a_model_was_told_of_the_user_is_in_the_log(tmp_path: Path, flushes
         report = replay(log, listening_model())
         assert report.frames in (8, 16)
         assert report.difference == ""
+
+
+@pytest.mark.parametrize(
+    ("listens", "width", "why"),
+    [(False, 32, "does not listen to a recogniser"), (True, 3, r"\[32\] is wanted, got \[3\]")],
+)
+def test_what_a_model_cannot_be_told_ends_its_conversation_alone(
+    listens: bool, width: int, why: str
+) -> None:
+    def heard(slot_told: int | None) -> list[Any]:
+        bank = SlotBank(listening_model() if listens else model(), 2)
+        cores = []
+        for slot in range(2):
+            options = SessionOptions(seed=13 + slot)
+            brain = conversation(options, ("default",), simulated=True)
+            core = ConversationCore(bank, slot, brain, slot_setup(bank.model, options))
+            list(core.prepare())
+            cores.append(core)
+        told = {slot_told: np.zeros(width, np.float32)}
+        given = {core: FrameGiven(AUDIO[0], told=told.get(core.slot)) for core in cores}
+        made = advance(bank, given)
+        return [made[core] for core in cores]
+
+    refused, other = heard(0)
+    assert isinstance(refused, EngineError)
+    assert re.search(why, str(refused))
+    alone = heard(None)[1]
+    assert frame_digest(other.made) == frame_digest(alone.made)
 
 
 @BOTH
