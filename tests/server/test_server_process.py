@@ -5,71 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import re
-import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from support.serving import (
     PATIENCE_S,
-    Caller,
+    Process,
     Running,
     ScriptedRecogniser,
+    calling,
+    process_of,
     run,
     serving,
 )
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from duologue.checkpoints.untrained import create_untrained
 from duologue.engine.model import LoadedModel
 from duologue.server.logs import LogWriter
-from duologue.server.protocols.kyutai.query import AudioFormat
 from duologue.server.serve import ServeError, bind
 
 TOKEN = "correct-horse-battery"
-
-
-class Process:
-    """`duologue serve` of a tiny model, and what it says."""
-
-    def __init__(self, folder: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "duologue.cli.main", "serve", "--model", str(folder)]
-        self.popen = subprocess.Popen(
-            [*command, "--port", "0", "--knowledge", "none", *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        self.said = ""
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read until the process has said something."""
-        assert self.popen.stdout is not None
-        until = time.monotonic() + PATIENCE_S
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.popen.stdout, selectors.EVENT_READ)
-            while not (found := re.search(pattern, self.said)):
-                assert selector.select(until - time.monotonic()), self.said
-                chunk = self.popen.stdout.read(4096)
-                assert chunk, f"the process ended: {self.said}"
-                self.said += chunk.decode()
-        return found
-
-    def end(self) -> int:
-        """Wait for the end; returns the exit code."""
-        rest, _ = self.popen.communicate(timeout=PATIENCE_S)
-        self.said += rest.decode()
-        return self.popen.returncode
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def process(folder: Path, tmp_path: Path) -> Iterator[Process]:
     """Reachable from outside, so that it makes a token; and as talkative as can be."""
-    flags = ["--host", "0.0.0.0", "--drain-s", "50", "--allowed-origins", "https://a.example"]
+    flags = ["--model", str(folder), "--knowledge", "none", "--host", "0.0.0.0", "--drain-s", "50"]
+    flags += ["--allowed-origins", "https://a.example"]
     logs = ["--log-file", str(tmp_path / "log"), "--log-format", "json", "--log-level", "debug"]
-    started = Process(folder, *flags, *logs)
-    yield started
-    if started.popen.poll() is None:
-        started.popen.kill()
-        started.end()
+    with process_of(*flags, *logs) as started:
+        yield started
 
 
 def test_start_talk_and_stop_under_load(process: Process, tmp_path: Path) -> None:
@@ -98,31 +58,37 @@ def test_start_talk_and_stop_under_load(process: Process, tmp_path: Path) -> Non
     http = f"http://127.0.0.1:{port}"
     headers = {"Authorization": f"Bearer {token}"}
 
-    async def call(**query: str) -> Caller:
-        pairs = "&".join(f"{name}={value}" for name, value in query.items())
-        url = f"ws://127.0.0.1:{port}/api/chat?audio=pcmf32&{pairs}"
-        caller = Caller(await connect(url, proxy=None, open_timeout=60), AudioFormat.PCMF32)
-        assert await caller.receive() == b"\x00"
-        return caller
+    same = {"token": token, "seed": 11, "text_temperature": 10, "text_topk": 0}
 
     async def talk() -> None:
-        caller = await call(token=token, dialect="events")
-        await caller.converse(5)
-        process.popen.send_signal(signal.SIGTERM)
+        async with calling(port, **same) as undisturbed:
+            for _ in range(2):
+                await undisturbed.converse(5)
+        async with AsyncExitStack() as stack:
+            callers = [await stack.enter_async_context(calling(port, **same)) for _ in range(3)]
+            await asyncio.gather(*(caller.converse(5) for caller in callers))
+            process.popen.send_signal(signal.SIGTERM)
+            await is_draining()
+            await asyncio.gather(*(caller.converse(5) for caller in callers))
+            for caller in callers:
+                assert caller.messages == undisturbed.messages, "nobody hears of it"
+            process.popen.send_signal(signal.SIGTERM)  # enough of it
+            for caller in callers:
+                assert await caller.closed() in (1001, 1012)
+
+    async def is_draining() -> None:
         async with httpx.AsyncClient(base_url=http, headers=headers, timeout=60) as client:
             while (await client.get("/ready")).status_code != 503:
                 await asyncio.sleep(0.01)
             assert (await client.get("/health")).status_code == 200
             assert (await client.get("/api/availability")).json()["available"] is False
         with pytest.raises(InvalidStatus) as refused:
-            await call(token=token)
+            async with calling(port, token=token):
+                pass
         response = refused.value.response
         assert response.status_code == 503
         assert json.loads(response.body or b"")["error"]["code"] == "draining"
         assert "retry-after" in response.headers
-        await caller.converse(5)
-        process.popen.send_signal(signal.SIGTERM)  # enough of it
-        assert await caller.closed() in (1001, 1012)
 
     run(talk())
     assert process.end() == 0

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import selectors
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,8 +119,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def chat(self, **query: object) -> str:
-        pairs = "&".join(f"{name}={value}" for name, value in query.items())
-        return f"ws://127.0.0.1:{self.port}/api/chat?{pairs}"
+        return chat_url(self.port, **query)
 
     def wait_until_empty(self) -> None:
         """Wait for those who have left to be gone, and for those who left while they came."""
@@ -125,16 +129,74 @@ class Running:
             assert time.monotonic() < until, "somebody is still there"
             time.sleep(0.005)
 
-    @asynccontextmanager
-    async def call(
+    def call(
         self, audio: str = "pcmf32", headers: dict[str, str] | None = None, **query: object
-    ) -> AsyncIterator[Caller]:
-        """A client; it has had the handshake."""
-        url = self.chat(audio=audio, **query)
-        async with connect(
-            url, additional_headers=headers, max_size=None, open_timeout=PATIENCE_S, proxy=None
-        ) as socket:
-            yield Caller(socket, AudioFormat(audio))
+    ) -> AbstractAsyncContextManager[Caller]:
+        """A client; it has had the handshake of the socket."""
+        return calling(self.port, audio, headers, **query)
+
+
+def chat_url(port: int, **query: object) -> str:
+    pairs = "&".join(f"{name}={value}" for name, value in query.items())
+    return f"ws://127.0.0.1:{port}/api/chat?{pairs}"
+
+
+@asynccontextmanager
+async def calling(
+    port: int, audio: str = "pcmf32", headers: dict[str, str] | None = None, **query: object
+) -> AsyncIterator[Caller]:
+    """A client of whatever listens at a port of this machine."""
+    url = chat_url(port, audio=audio, **query)
+    async with connect(
+        url, additional_headers=headers, max_size=None, open_timeout=PATIENCE_S, proxy=None
+    ) as socket:
+        yield Caller(socket, AudioFormat(audio))
+
+
+class Process:
+    """`duologue serve` as a process of its own, and what it says."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [sys.executable, "-m", "duologue.cli.main", "serve", "--port", "0", *flags]
+        self.popen = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.said = ""
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read until the process has said something."""
+        assert self.popen.stdout is not None
+        until = time.monotonic() + PATIENCE_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.popen.stdout, selectors.EVENT_READ)
+            while not (found := re.search(pattern, self.said)):
+                assert selector.select(until - time.monotonic()), self.said
+                chunk = self.popen.stdout.read(4096)
+                assert chunk, f"the process ended: {self.said}"
+                self.said += chunk.decode()
+        return found
+
+    def end(self) -> int:
+        """Wait for the end; returns the exit code."""
+        rest, _ = self.popen.communicate(timeout=PATIENCE_S)
+        self.said += rest.decode()
+        return self.popen.returncode
+
+
+@contextmanager
+def process_of(*flags: str) -> Iterator[Process]:
+    """Such a process, killed if it has not ended by itself."""
+    started = Process(*flags)
+    try:
+        yield started
+    finally:
+        if started.popen.poll() is None:
+            started.popen.kill()
+            started.end()
 
 
 class Caller:
