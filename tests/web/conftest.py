@@ -7,18 +7,24 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import numpy as np
 import pytest
 from support.serving import talkative_model
 
+from duologue.audio import read_audio, write_wav
 from duologue.engine.model import LoadedModel
 from duologue.moshi.sampling import GenerationDefaults, Sampling
 
 ROOT = Path(__file__).parents[2]
 DRIVER = ROOT / "web" / "node_modules" / "playwright-core"
+QUESTION = ROOT / "examples" / "question.wav"
+BEFORE_S, LISTEN_S = 1.0, 12.0
 
 Visit = Callable[..., dict[str, Any]]
 
@@ -36,32 +42,18 @@ def _chromium() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
-def _driver() -> Iterator[subprocess.Popen[str]]:
-    chromium, node = _chromium(), shutil.which("node")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    if node is None or not DRIVER.is_dir():
-        pytest.skip("no Playwright: run `npm ci` in web/")
-    script = Path(__file__).parent / "visit.mjs"
-    command = [node, str(script), chromium, str(ROOT / "examples" / "question.wav")]
-    process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True)
-    with process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
+class Driver:
+    """A Chromium that takes a recording for its microphone; `visit.mjs` steers it."""
 
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
 
-@pytest.fixture
-def visit(_driver: subprocess.Popen[str], tmp_path: Path) -> Visit:
-    """Visit a page in Chromium; returns what was seen there (`visit.mjs`)."""
-    to_driver, from_driver = _driver.stdin, _driver.stdout
-    assert to_driver is not None
-    assert from_driver is not None
-
-    def go(scenario: str, url: str, **more: str) -> dict[str, Any]:
-        plan = {"scenario": scenario, "url": url, "out": str(tmp_path), **more}
+    def visit(self, scenario: str, url: str, out: Path, **more: str) -> dict[str, Any]:
+        """Visit a page; returns what was seen there."""
+        to_driver, from_driver = self._process.stdin, self._process.stdout
+        assert to_driver is not None
+        assert from_driver is not None
+        plan = {"scenario": scenario, "url": url, "out": str(out), **more}
         print(json.dumps(plan), file=to_driver, flush=True)
         answer = from_driver.readline()
         assert answer, "the browser's driver has ended"
@@ -69,4 +61,42 @@ def visit(_driver: subprocess.Popen[str], tmp_path: Path) -> Visit:
         assert seen.pop("faults") == []
         return seen
 
-    return go
+
+@contextmanager
+def driving(microphone: Path) -> Iterator[Driver]:
+    """A browser that hears this recording, again and again."""
+    chromium, node = _chromium(), shutil.which("node")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    if node is None or not DRIVER.is_dir():
+        pytest.skip("no Playwright: run `npm ci` in web/")
+    script = Path(__file__).parent / "visit.mjs"
+    command = [node, str(script), chromium, str(microphone)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+        yield Driver(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def _driver() -> Iterator[Driver]:
+    with driving(QUESTION) as driver:
+        yield driver
+
+
+@pytest.fixture
+def visit(_driver: Driver, tmp_path: Path) -> Visit:
+    """Visit a page in a Chromium into whose microphone a question is asked without end."""
+    return partial(_driver.visit, out=tmp_path)
+
+
+@pytest.fixture
+def visit_and_ask(tmp_path: Path) -> Iterator[Visit]:
+    """The same in one that asks, and then listens for a while before it asks again."""
+    question = read_audio(QUESTION, 24_000)
+    pauses = [np.zeros(round(seconds * 24_000), np.float32) for seconds in (BEFORE_S, LISTEN_S)]
+    microphone = tmp_path / "microphone.wav"
+    write_wav(microphone, np.concatenate([pauses[0], question, pauses[1]]), 24_000)
+    with driving(microphone) as driver:
+        yield partial(driver.visit, out=tmp_path)

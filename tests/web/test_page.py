@@ -1,4 +1,7 @@
-"""The built page in a real Chromium, against a real server with a tiny model on a real socket."""
+"""The built page in a real Chromium, against real servers on real sockets.
+
+A tiny model, since most of what is seen does not depend on what is said; and the bundled one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.serving import Running, ScriptedRecogniser, run, serving
+from support.serving import Running, ScriptedRecogniser, process_of, run, serving
 
 from duologue.audio import power_db, read_channels, write_wav
 from duologue.engine.api import SessionOptions
@@ -51,13 +54,17 @@ def loudest_db(path: str, channel: int) -> float:
     return float(power_db(torch.from_numpy(pcm[channel])).max())
 
 
+def words_of(lines: list[str]) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(lines)))
+
+
 def test_a_conversation_by_microphone(visit: Visit, server: Running) -> None:
     """A WAV is the microphone: the model is heard, and the transcript and the source are seen."""
-    seen = visit("conversation", server.http)
+    seen = visit("conversation", server.http, answer="Lima")
     assert seen["formats"] == ["opus"]
     assert seen["answer"] == "The capital of Peru is Lima."
     assert "facts.md" in seen["source"]
-    assert {"what", "capital", "peru"} <= set(" ".join(seen["user"]).split())
+    assert {"what", "capital", "peru"} <= words_of(seen["user"])
     assert "".join(seen["model"]).strip()
     assert re.fullmatch(r"\d+\.\d\d s", seen["delay"])
     assert seen["muted"] == "true"
@@ -71,6 +78,24 @@ def test_a_conversation_by_microphone(visit: Visit, server: Running) -> None:
     script = Path(seen["script"]).read_text()
     assert "YOU" in script
     assert "DUOLOGUE" in script
+
+
+def test_the_bundled_model_answers_a_spoken_question(visit_and_ask: Visit, tmp_path: Path) -> None:
+    """`duologue serve` as it is shipped, with a file of the user's own."""
+    facts = tmp_path / "facts.md"
+    facts.write_text("The capital of Peru is Quito.\nThe capital of France is Lyon.\n")
+    with process_of("--knowledge", str(facts)) as server:
+        url = server.wait_for(r"ready: (http://localhost:\d+)")[1]
+        seen = visit_and_ask("conversation", url, answer="Lyon", reply="Lyon")
+    assert seen["answer"] == "The capital of France is Lyon."
+    assert "facts.md, line 2" in seen["source"]
+    assert {"capital", "France"} <= words_of(seen["user"])
+    assert "Lyon" in words_of(seen["model"])
+    assert loudest_db(seen["sound"], USER) > -30, "the question was asked"
+    assert loudest_db(seen["sound"], MODEL) > -30, "the answer was heard"
+    timeline = json.loads(Path(seen["timeline"]).read_text())
+    assert timeline["model"] == "wren"
+    assert any(lookup.get("answer") == seen["answer"] for lookup in timeline["lookups"])
 
 
 def test_a_sample_question_without_a_microphone(visit: Visit, server: Running) -> None:

@@ -66,18 +66,24 @@ async function words(page) {
 const start = (page) => page.getByRole("button", { name: "Start talking" }).click();
 
 const SCENARIOS = {
-  /** Speak into the microphone until a lookup has been answered, then take everything home. */
+  /**
+   * Speak into the microphone until a lookup has brought `answer` (and the model has said `reply`),
+   * then take everything home.
+   */
   async conversation(page, plan) {
     const formats = [];
     page.on("websocket", (socket) => formats.push(new URL(socket.url()).searchParams.get("audio")));
     await page.goto(plan.url);
     await start(page);
-    await page.locator(".note .answer", { hasText: "Lima" }).first().waitFor();
+    const answer = page.locator(".note", { hasText: plan.answer }).first();
+    await answer.waitFor();
     await page.locator(".line.user").first().waitFor();
+    if (plan.reply)
+      await page.locator(".line.model .words", { hasText: plan.reply }).first().waitFor();
     const seen = {
       formats,
-      answer: await page.locator(".note .answer", { hasText: "Lima" }).first().innerText(),
-      source: await page.locator(".note .source").first().innerText(),
+      answer: await answer.locator(".answer").innerText(),
+      source: await answer.locator(".source").first().innerText(),
       user: await page.locator(".line.user .words").allInnerTexts(),
       model: await page.locator(".line.model .words").allInnerTexts(),
       delay: await page.locator(".delay summary b").innerText(),
