@@ -148,6 +148,20 @@ describe("script", () => {
     );
   });
 
+  it("keeps a question whole whose last words come after its lookup has begun", () => {
+    let script = addText(EMPTY, "user", "What is the capital", 100);
+    script = addMark(script, 1, 200);
+    script = addText(script, "user", " of France?", 300);
+    script = beginTurn(script, "model", 400, false);
+    script = addText(script, "model", " Let me see.", 500);
+    script = addText(script, "user", "Thanks", 600);
+    expect(script.turns.map(({ role, text, marks }) => [role, text, marks.length])).toEqual([
+      ["user", "What is the capital of France?", 0],
+      ["model", "Let me see.", 1],
+      ["user", "Thanks", 0],
+    ]);
+  });
+
   it("opens a turn for text that comes without one", () => {
     const script = addText(addText(EMPTY, "user", "a", 1), "model", "b", 2);
     expect(script.turns.map(({ role, text }) => [role, text])).toEqual([

@@ -62,10 +62,17 @@ export function beginTurn(script: Script, role: Role, atMs: number, otherAudible
   };
 }
 
-/** Add a piece to the current turn of `role`, opening one if the other side had the floor. */
+/**
+ * Add a piece to the current turn of `role`, opening one if the other side had the floor. A turn that
+ * holds nothing but the mark of a lookup is not yet the other side's: the last words of a question
+ * are recognised after the model has begun to look it up.
+ */
 export function addText(script: Script, role: Role, text: string, atMs: number): Script {
-  const opened = lastTurn(script)?.role === role ? script : beginTurn(script, role, atMs, false);
-  return changeLast(opened, (turn) => ({
+  const last = lastTurn(script);
+  const isMark = last !== undefined && last.text === "" && last.marks.length > 0;
+  const late = isMark && last.role !== role && script.turns.at(-2)?.role === role;
+  const opened = late || last?.role === role ? script : beginTurn(script, role, atMs, false);
+  return change(opened, late ? -2 : -1, (turn) => ({
     ...turn,
     text: tidy(turn.text + text).slice(0, MAX_TURN_CHARACTERS),
     endMs: atMs,
@@ -76,15 +83,16 @@ export function addText(script: Script, role: Role, text: string, atMs: number):
 export function addMark(script: Script, sequence: number, atMs: number): Script {
   const opened =
     lastTurn(script)?.role === "model" ? script : beginTurn(script, "model", atMs, false);
-  return changeLast(opened, (turn) => ({
+  return change(opened, -1, (turn) => ({
     ...turn,
     marks: [...turn.marks, { sequence, at: turn.text.length }],
   }));
 }
 
-function changeLast(script: Script, change: (turn: Turn) => Turn): Script {
-  const last = lastTurn(script);
-  return last ? { ...script, turns: [...script.turns.slice(0, -1), change(last)] } : script;
+/** Change one turn, counted from the end: -1 is the last. */
+function change(script: Script, at: number, edit: (turn: Turn) => Turn): Script {
+  const turn = script.turns.at(at);
+  return turn ? { ...script, turns: script.turns.with(at, edit(turn)) } : script;
 }
 
 /** No leading or doubled white space: pieces carry their own, and some come alone. */
