@@ -78,9 +78,10 @@ class TurnRules:
 
     @classmethod
     def improved(cls) -> TurnRules:
-        """Frame clock, switches taken back on reversal, a wait just over the usual STT delay, and
-        no floor for a user who is only expected to speak."""
+        """Frame clock, switches taken back on reversal, a wait just over the usual STT delay, no
+        floor for a user who is only expected to speak, and at once for one who speaks at once."""
         return cls(
+            warmup_updates=0,
             stt_wait_steps=7,
             cancel_on_reversal=True,
             countdown=Countdown.FRAMES,

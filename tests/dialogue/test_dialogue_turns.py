@@ -88,6 +88,15 @@ def test_a_user_who_is_only_expected_to_speak_does_not_get_the_floor() -> None:
     assert 43 <= improved <= 46
 
 
+def test_a_user_who_speaks_at_once_has_the_floor_with_the_first_window() -> None:
+    turns = manager(TurnRules.improved())
+    feed(turns, [0.02] * 3)
+    assert render(turns.speak(None, 0)) == "moshi: "
+    turns.update_vad(0.02)
+    assert render(turns.speak(" Le", 1)) == "\nuser: "
+    assert render(turns.hear(" What", 2)) == " What"
+
+
 def test_words_are_proof_enough_with_a_doubtful_estimate() -> None:
     turns = manager(TurnRules.improved())
     turns.speak(None, 0)
