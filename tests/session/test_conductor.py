@@ -186,14 +186,21 @@ def test_silence_on_the_line_ends_a_session() -> None:
 
 
 def test_a_clock_that_jumps_ends_only_what_has_waited_too_long() -> None:
-    stage = Stage(2, resume_s=60.0, idle_s=1e9)
-    seat, gone = stage.open(), stage.open()
-    stage.conductor.detach(gone)
-    stage.time.now += 1e6
-    stage.talk({seat: AUDIO[0]})
-    assert gone.ended
-    assert not seat.ended
-    assert kinds(stage.events(seat), AudioFrame)
+    """Forth by days and back by more: who talks hears nothing of it."""
+
+    def run(jumps: bool) -> list[Any]:
+        stage = Stage(2, resume_s=60.0, idle_s=1e9)
+        seat, gone = stage.open(seed=1), stage.open(seed=2)
+        stage.conductor.detach(gone)
+        for t, frame in enumerate(AUDIO[:12]):
+            if jumps and t in (3, 8):
+                stage.time.now += 1e6 if t == 3 else -2e6
+            stage.talk({seat: frame})
+        assert gone.ended is jumps
+        assert not seat.ended
+        return trace(stage.events(seat))
+
+    assert run(True) == run(False)
 
 
 def test_a_client_that_reads_nothing_is_given_up() -> None:
@@ -230,29 +237,36 @@ def test_a_tokenizer_that_raises_ends_one_session(caplog: pytest.LogCaptureFixtu
 def test_a_step_that_fails_ends_who_was_in_it_and_the_engine_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage = Stage(3)
-    one, other, waiting = (stage.open(seed=seed) for seed in (1, 2, 3))
-    stage.talk({one: AUDIO[0], other: AUDIO[0], waiting: AUDIO[0]})
-    broken = True
-    plain = stage.bank.step
+    """Whoever was not in it has, to the bit, the conversation that they would have had."""
 
-    def step(frames: Any) -> Any:
-        if broken:
-            raise RuntimeError("device lost")
-        return plain(frames)
+    def run(breaks: bool) -> list[Any]:
+        stage = Stage(3)
+        one, other, waiting = (stage.open(seed=seed) for seed in (1, 2, 3))
+        stage.talk({one: AUDIO[0], other: AUDIO[0], waiting: AUDIO[0]})
+        plain, broken = stage.bank.step, breaks
 
-    monkeypatch.setattr(stage.bank, "step", step)
-    stage.talk({one: AUDIO[1], other: AUDIO[1]})
-    assert [seat.ended for seat in (one, other, waiting)] == [True, True, False]
-    assert not stage.conductor.healthy
-    stage.time.now += 1.0
-    stage.settle()
-    assert not stage.conductor.healthy
-    broken = False
-    stage.time.now += 1.0
-    stage.talk({waiting: AUDIO[1]})
-    assert stage.conductor.healthy
-    assert len(kinds(stage.events(waiting), AudioFrame)) == 2
+        def step(frames: Any) -> Any:
+            if broken:
+                raise RuntimeError("device lost")
+            return plain(frames)
+
+        monkeypatch.setattr(stage.bank, "step", step)
+        stage.talk({one: AUDIO[1], other: AUDIO[1]})
+        assert [seat.ended for seat in (one, other, waiting)] == [breaks, breaks, False]
+        assert stage.conductor.healthy is not breaks
+        stage.time.now += 1.0
+        stage.settle()
+        assert stage.conductor.healthy is not breaks
+        broken = False
+        stage.time.now += 1.0
+        for frame in AUDIO[1:8]:
+            stage.talk({waiting: frame})
+        assert stage.conductor.healthy
+        events = stage.events(waiting)
+        assert len(kinds(events, AudioFrame)) == 8
+        return trace(events)
+
+    assert run(True) == run(False)
 
 
 def test_a_start_that_fails_is_told_to_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conversations import frames_of, model, speech
-from support.stage import Stage
+from support.stage import Stage, trace
 
 from duologue.dialogue import AudioFrame, EndReason, Reset, SelectBackend
 from duologue.session.eventlog import LogWriter, SessionLog, pack_pcm, unpack_pcm
@@ -161,23 +161,39 @@ def test_a_log_ends_at_its_bound_and_says_so(tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_log_and_not_the_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = LogWriter(tmp_path)
+    """Nor does anybody hear of it: the same words to the bit as on a disk with room."""
 
-    def full(name: str, line: str) -> None:
-        raise OSError(errno.ENOSPC, "no space left on device")
+    def run(name: str, is_full: bool) -> list[Any]:
+        writer = LogWriter(tmp_path / name)
+        write, lines_left, told = writer._write, 10, set[str]()
 
-    monkeypatch.setattr(writer, "_write", full)
-    writer.start()
-    stage = Stage(1, logs=writer)
-    seat = stage.open()
-    stage.talk({seat: AUDIO[0]})
-    while not writer._failed:
-        threading.Event().wait(0.002)
-    stage.talk({seat: AUDIO[1]})
-    assert not seat.ended
-    assert writer.truncated == 1
-    stage.conductor.end(seat, EndReason.CLIENT_CLOSED)
-    writer.close()
+        def fill_up(name: str, line: str) -> None:
+            nonlocal lines_left
+            lines_left -= 1
+            if is_full and lines_left < 0:
+                told.add(name)
+                raise OSError(errno.ENOSPC, "no space left on device")
+            write(name, line)
+
+        monkeypatch.setattr(writer, "_write", fill_up)
+        writer.start()
+        stage = Stage(2, logs=writer)
+        seats = [stage.open(seed=seed) for seed in (5, 6)]
+        for t in range(8):
+            stage.talk({seats[0]: AUDIO[t], seats[1]: AUDIO[t + 20]})
+        while is_full and len(told) < len(seats):
+            threading.Event().wait(0.002)
+        for t in range(8, 12):
+            stage.talk({seats[0]: AUDIO[t], seats[1]: AUDIO[t + 20]})
+        assert not any(seat.ended for seat in seats)
+        said = [trace(stage.events(seat)) for seat in seats]
+        for seat in seats:
+            stage.conductor.end(seat, EndReason.CLIENT_CLOSED)
+        writer.close()
+        assert (writer.truncated > 0) is is_full
+        return said
+
+    assert run("small", True) == run("large", False)
 
 
 def test_a_slow_disk_never_holds_up_a_session(tmp_path: Path) -> None:
