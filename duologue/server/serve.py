@@ -8,6 +8,7 @@ SIGTERM or Ctrl-C no new sessions are taken (503, `/ready` too) and those that r
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -90,7 +91,9 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for bound in sockets:
             bound.close()
-        raise ServeError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
+        hint = "; choose another --port" if error.errno == errno.EADDRINUSE else ""
+        why = f"{error.strerror or error}{hint}"
+        raise ServeError(f"cannot listen at {host}:{port}: {why}") from error
     return sockets
 
 

@@ -134,4 +134,5 @@ def test_the_command_writes_what_it_found(folder: Path, tmp_path: Path) -> None:
     assert [level["sessions"] for level in report["levels"]] == [1]
     assert report["levels"][0]["frames"] == 25
     assert report["sessions_on_time"] in (0, 1)
+    assert report["at_least"] == bool(report["sessions_on_time"]), "no larger number was tried"
     assert (tmp_path / "out" / "capacity.png").stat().st_size > 1000

@@ -104,7 +104,9 @@ def test_start_talk_and_stop_under_load(process: Process, tmp_path: Path) -> Non
 def test_a_taken_port_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        message = f"cannot listen at 127.0.0.1:{port}: Address already in use"
+        message = (
+            f"cannot listen at 127.0.0.1:{port}: Address already in use; choose another --port"
+        )
         with pytest.raises(ServeError, match=message):
             bind("127.0.0.1", port)
     with pytest.raises(ServeError, match=r"cannot listen at no\.such\.host"):
