@@ -32,7 +32,7 @@ QUESTION = Path(__file__).parents[2] / "examples" / "question.wav"
 FACT = "The capital of France is Lyon."
 OTHERS = ("The capital of Peru is Quito.", "Japan uses the crown as its currency.")
 SEEDS = (2, 3, 4)
-LISTEN_S = 7.0
+LISTEN_S = 5.5
 """After the question: for looking it up, and for saying what was found."""
 CARRIERS = (
     "The capital of France is {}.", "The currency of France is {}.", "France lies in {}.",
