@@ -84,7 +84,7 @@ def test_the_bundled_model_answers_a_spoken_question(visit_and_ask: Visit, tmp_p
     """`duologue serve` as it is shipped, with a file of the user's own."""
     facts = tmp_path / "facts.md"
     facts.write_text("The capital of Peru is Quito.\nThe capital of France is Lyon.\n")
-    with process_of("--knowledge", str(facts)) as server:
+    with process_of("--knowledge", str(facts), "--seed", "3") as server:
         url = server.wait_for(r"ready: (http://localhost:\d+)")[1]
         seen = visit_and_ask("conversation", url, answer="Lyon", reply="Lyon")
     assert seen["answer"] == "The capital of France is Lyon."

@@ -78,8 +78,11 @@ const SCENARIOS = {
     const answer = page.locator(".note", { hasText: plan.answer }).first();
     await answer.waitFor();
     await page.locator(".line.user").first().waitFor();
-    if (plan.reply)
+    if (plan.reply) {
       await page.locator(".line.model .words", { hasText: plan.reply }).first().waitFor();
+      // What is written is heard a moment later: codes follow their text, and wait to be played.
+      await page.waitForTimeout(2000);
+    }
     const seen = {
       formats,
       answer: await answer.locator(".answer").innerText(),
