@@ -60,9 +60,7 @@ HELD_OUT_PHRASINGS: dict[Split, tuple[str, ...]] = {
         # the user's own facts
         "Can you look up {x} for me?",
         "Is there anything in my file on {x}?",
-    ),
-    "test": (
-        # country
+        # asked for in tests until they were looked at
         "Which town is the seat of government in {e}?",
         "If I wanted to see the capital of {e}, where would I go?",
         "When I pay in {e}, what money do I need?",
@@ -70,20 +68,40 @@ HELD_OUT_PHRASINGS: dict[Split, tuple[str, ...]] = {
         "What do the people in {e} speak at home?",
         "Can you tell me the number of inhabitants of {e}?",
         "Who lives next door to {e}, I mean which countries?",
-        # element
         "How do chemists write {e}?",
         "Can you give me the number of {e} in the table of elements?",
         "In which family would I look for {e}?",
         "Does {e} flow, float or lie still at room temperature?",
         "When did somebody first find {e}?",
-        # follow-ups and corrections
         "Fine, now its {r}?",
         "Sorry, wrong one, I wanted {e}.",
-        # tools
         "Is it late already, what does the clock say?",
         "Which day are we on?",
         "How much do I get for {a}?",
         "Turn {q} into {u}.",
+    ),
+    "test": (
+        # country
+        "Picture {e} on a map, what is the name beside the star for the capital?",
+        "What sort of cash will I get from a bank in {e}?",
+        "Is {e} in Africa, in Asia, or on another continent?",
+        "In which tongue are the newspapers of {e} written?",
+        "If you counted everybody in {e}, how many would there be?",
+        "If I walk out of {e}, in which other country might I be?",
+        # element
+        "Which letters stand for {e} in a formula?",
+        "At which place in the periodic table does {e} come?",
+        "What sort of element would you call {e}?",
+        "Could I pour {e} into a glass, or is it solid, or a gas?",
+        "Since which year has {e} been known to science?",
+        # follow-ups and corrections
+        "Then tell me the {r} as well.",
+        "Let me put that differently, {e} is what I want.",
+        # tools
+        "My watch has stopped, how late is it?",
+        "What would I write at the top of a letter as today's date?",
+        "Help me with a sum, {a}.",
+        "Give me {q} in {u}, would you?",
         # the user's own facts
         "I would like to hear about {x}.",
         "My notes should have {x}, what do they say?",

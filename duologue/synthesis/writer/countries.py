@@ -22,6 +22,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "I forgot what the capital of {e} is called, [can you help|can you remind me]?",
         "Which town is the seat of government in {e}?",
         "If I wanted to see the capital of {e}, where would I go?",
+        "Picture {e} on a map, what is the name beside the star for the capital?",
     ),
     "currency": (
         "What is the currency of {e}?",
@@ -41,6 +42,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What is the money in {e} called?",
         "Which coins and notes do they use in {e}?",
         "When I pay in {e}, what money do I need?",
+        "What sort of cash will I get from a bank in {e}?",
     ),
     "continent": (
         "(Which|What) continent is {e} in?",
@@ -57,6 +59,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What part of the globe is {e} in?",
         "Where on the globe would I find {e}, which continent?",
         "In what part of the world is {e}?",
+        "Is {e} in Africa, in Asia, or on another continent?",
     ),
     "language": (
         "What is the main language of {e}?",
@@ -73,6 +76,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "The language of {e}, which one is it?",
         "If I travel to {e}, which language should I learn?",
         "What do the people in {e} speak at home?",
+        "In which tongue are the newspapers of {e} written?",
     ),
     "population": (
         "How many people live in {e}?",
@@ -89,6 +93,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "The population of {e}, how large is it?",
         "How big is the population of {e} [today|these days]?",
         "Can you tell me the number of inhabitants of {e}?",
+        "If you counted everybody in {e}, how many would there be?",
     ),
     "neighbours": (
         "Which countries border {e}?",
@@ -105,6 +110,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Do you know the neighbours of {e}?",
         "Name the countries around {e}.",
         "Who lives next door to {e}, I mean which countries?",
+        "If I walk out of {e}, in which other country might I be?",
     ),
 }
 

@@ -17,6 +17,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Which symbol stands for {e}?",
         "How is {e} abbreviated?",
         "How do chemists write {e}?",
+        "Which letters stand for {e} in a formula?",
     ),
     "number": (
         "What is the atomic number of {e}?",
@@ -32,6 +33,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What is {e}'s atomic number?",
         "Where does {e} stand in the order of the elements?",
         "Can you give me the number of {e} in the table of elements?",
+        "At which place in the periodic table does {e} come?",
     ),
     "category": (
         "What kind of element is {e}?",
@@ -46,6 +48,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Where does {e} belong in the periodic table?",
         "Which group of elements does {e} belong to?",
         "In which family would I look for {e}?",
+        "What sort of element would you call {e}?",
     ),
     "state": (
         "Is {e} solid, liquid or a gas?",
@@ -59,6 +62,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Do you know if {e} is a liquid at room temperature?",
         "If I leave {e} on the table, is it a gas, a liquid or a solid?",
         "Does {e} flow, float or lie still at room temperature?",
+        "Could I pour {e} into a glass, or is it solid, or a gas?",
     ),
     "discovered": (
         "When was {e} discovered?",
@@ -73,6 +77,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "How old is the discovery of {e}?",
         "How long have people known about {e}?",
         "When did somebody first find {e}?",
+        "Since which year has {e} been known to science?",
     ),
 }
 

@@ -44,6 +44,7 @@ _FOLLOW_UPS = (
     "Can you also tell me the {r}?",
     "And how about its {r}?",
     "Fine, now its {r}?",
+    "Then tell me the {r} as well.",
 )
 _SAME_FOR = (
     "And {e}?",
@@ -64,6 +65,7 @@ _CORRECTIONS = (
     "Not {o}, I want {e}.",
     "Wait, that was wrong, I was asking about {e}.",
     "Sorry, wrong one, I wanted {e}.",
+    "Let me put that differently, {e} is what I want.",
 )
 _INCOMPLETE_ENDS = frozenset(
     listed(

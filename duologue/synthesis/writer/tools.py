@@ -37,6 +37,7 @@ _TIME_QUESTIONS = (
     "I'd like to know the time[, please].",
     "Could I get the time from you?",
     "Is it late already, what does the clock say?",
+    "My watch has stopped, how late is it?",
 )
 _TIME_STATEMENTS = ("It is {v}.", "The time is {v}.", "It's {v} now.", "Right now it is {v}.")
 
@@ -52,6 +53,7 @@ _DATE_QUESTIONS = (
     "I'd like to know the date[, please].",
     "What is the calendar showing today?",
     "Which day are we on?",
+    "What would I write at the top of a letter as today's date?",
 )
 _DATE_STATEMENTS = ("Today is {v}.", "It is {v}.", "It's {v} today.", "Today's date is {v}.")
 
@@ -68,6 +70,7 @@ _SUM_QUESTIONS = (
     "Please work out {a}.",
     "Work out {a} for me.",
     "How much do I get for {a}?",
+    "Help me with a sum, {a}.",
 )
 _SUM_STATEMENTS = ("{A} is {v}.", "{A} makes {v}.", "That is {v}.", "The result is {v}.")
 
@@ -83,6 +86,7 @@ _UNIT_QUESTIONS = (
     "I need {q} in {u}[, please].",
     "I have {q}, how many {u} is that?",
     "Turn {q} into {u}.",
+    "Give me {q} in {u}, would you?",
 )
 _UNIT_STATEMENTS = (
     "{Q} is about {v} {u}.",
