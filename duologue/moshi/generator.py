@@ -129,6 +129,8 @@ class FrameRunner(Protocol):
         active: Tensor | None,
         text: Tensor | None,
         audio: Tensor | None,
+        urge: Tensor | None,
+        barred: Tensor | None,
     ) -> StepOutput: ...
 
     @property
@@ -338,6 +340,8 @@ class Generator:
         *,
         text: Tensor | None = None,
         audio: Tensor | None = None,
+        urge: Tensor | None = None,
+        barred: Tensor | None = None,
         hooks: StepHooks | None = None,
     ) -> StepOutput:
         """Advance the active slots by one frame.
@@ -348,12 +352,16 @@ class Generator:
             active: bool [B]; `None` for all.
             text: int64 [B] to use in place of drawn text; `UNGENERATED` entries are drawn.
             audio: int64 [B, generated], likewise, in the delayed time line (unlike `force`).
+            urge: float32 [B], how much a slot is to say something: taken off the logit of text
+                padding before text is drawn. `text_logits` stay as the model has them; 0 changes
+                no bit.
+            barred: bool [B], slots that draw no retrieval token.
         """
         if active is not None and active.shape != (self.batch_size,):
             raise ValueError(f"active must be [{self.batch_size}], got {tuple(active.shape)}")
         self._check_given(user_codes)
         if self.runner is not None and hooks is None:
-            return self.runner.step(self, user_codes, active, text, audio)
+            return self.runner.step(self, user_codes, active, text, audio, urge, barred)
         state = self.state
         self._write_given(user_codes, active)
         column = self._input_column(active)
@@ -361,7 +369,7 @@ class Generator:
         if hooks and hooks.on_text_logits:
             text_logits = hooks.on_text_logits(text_logits)
         forced = state.forced[..., 0]
-        drawn = _use_forced(self._draw_text(text_logits), forced[:, 0], text)
+        drawn = _use_forced(self._draw_text(text_logits, urge, barred), forced[:, 0], text)
         if hooks and hooks.on_text:
             drawn = hooks.on_text(drawn)
         codes, audio_logits = self._depth(z, drawn, forced[:, 1:], audio)
@@ -551,9 +559,15 @@ class Generator:
         reference.position.add_(pending)
         return torch.where(pending[:, None], row, torch.zeros_like(row))
 
-    def _draw_text(self, logits: Tensor) -> Tensor:
+    def _draw_text(self, logits: Tensor, urge: Tensor | None, barred: Tensor | None) -> Tensor:
         state = self.state
         how = state.text_sampling
+        if urge is not None:
+            logits = logits.float().clone()
+            logits[:, self.config.existing_text_padding_id] -= urge
+        if barred is not None and (asks := self.config.rag_token_id) is not None:
+            logits = logits.float().clone()
+            logits[:, asks].masked_fill_(barred, float("-inf"))
         if self._pools_text:
             logits = pooled(logits, how.pooled_from)
         return sample(

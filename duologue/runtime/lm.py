@@ -92,6 +92,8 @@ class FastFrames:
         active: Tensor | None,
         text: Tensor | None,
         audio: Tensor | None,
+        urge: Tensor | None,
+        barred: Tensor | None,
     ) -> StepOutput:
         """As `Generator.step`, without hooks; arguments have been checked."""
         model, state, slots = self._tables.model, generator.state, generator.batch_size
@@ -104,6 +106,8 @@ class FastFrames:
             _integers(user_codes, (slots, len(model.delays) - rows), ZERO_TOKEN),
             _integers(text, (slots,), UNGENERATED),
             _integers(audio, (slots, model.generated), UNGENERATED),
+            np.zeros(slots, np.float32) if urge is None else np.ascontiguousarray(urge.numpy()),
+            np.zeros(slots, np.bool_) if barred is None else np.ascontiguousarray(barred.numpy()),
         )
         out = _make_result(model, slots, keep_audio_logits=self._keep_audio_logits)
         if len(running):

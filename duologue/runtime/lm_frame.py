@@ -34,6 +34,10 @@ class Model(NamedTuple):
     """int64 [1 + n_q]: tokens before a stream has content."""
     max_delay: int
     generated: int
+    padding: int
+    """Text token of silence."""
+    asks: int
+    """Text token of retrieval, -1 for none."""
     embeddings: np.ndarray
     """int64 [1 + n_q, 2]: address of a table, bytes of a row."""
     depth_embeddings: np.ndarray
@@ -106,6 +110,10 @@ class Given(NamedTuple):
     """int64 [B]; `UNGENERATED` is drawn."""
     audio: np.ndarray
     """int64 [B, generated]"""
+    urge: np.ndarray
+    """float32 [B]: taken off the logit of text padding."""
+    barred: np.ndarray
+    """bool [B]: nothing is asked for."""
 
 
 class Result(NamedTuple):
@@ -280,8 +288,17 @@ def _text(model, streams, given, result, work, rank, size):  # type: ignore[no-u
     """The draw of the text token."""
     for n in range(rank, given.slots.shape[0], size):
         slot = given.slots[n]
-        logits = work.logits[n, : model.text_classes]
-        pool(result.text_logits[slot], streams.text_pooled_from[slot], logits)
+        logits, own = work.logits[n, : model.text_classes], result.text_logits[slot]
+        # Bent for the draw alone: the result keeps what the model has made.
+        asks, barred = model.asks, model.asks >= 0 and given.barred[slot]
+        padding, asking = own[model.padding], own[asks]
+        own[model.padding] = padding - given.urge[slot]
+        if barred:
+            own[asks] = np.float32(-np.inf)
+        pool(own, streams.text_pooled_from[slot], logits)
+        own[model.padding] = padding
+        if barred:
+            own[asks] = asking
         token = draw(
             logits, streams.text_temperature[slot], streams.text_top_k[slot],
             streams.seed[slot], streams.offset[slot], np.int64(0), work.room[rank],

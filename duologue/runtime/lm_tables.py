@@ -84,6 +84,8 @@ def build_tables(lm: MoshiLM, generated: int) -> Tables:
         delays=np.array(config.delays, dtype=np.int64),
         initial=np.array([config.text_initial] + [config.audio_initial] * config.n_q),
         max_delay=config.max_delay, generated=generated,
+        padding=config.existing_text_padding_id,
+        asks=-1 if config.rag_token_id is None else config.rag_token_id,
         embeddings=_integers(embeddings, 2), depth_embeddings=_integers(depth_embeddings, 2),
         kind=KINDS[lm.dtype], out_gain=gain, out_bias=bias, text_head=text_head,
         text_classes=config.text_classes, extra_heads=np.array(extra, dtype=np.int64),

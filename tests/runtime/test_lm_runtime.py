@@ -123,6 +123,10 @@ def test_same_conversation_as_the_modules(shape: str, threads: int) -> None:
         if t == 9 and lm.config.dep_q:
             given["audio"] = torch.full((SLOTS, lm.config.dep_q), UNGENERATED)
             given["audio"][2] = 11
+        if t in (5, 8, 14, 20):
+            given["text"] = torch.tensor([UNGENERATED, 3, UNGENERATED, 3])
+            given["urge"] = torch.tensor([0.0, 0.0, 4.0 * t, 2.5])
+            given["barred"] = torch.tensor([True, False, True, True])
         if lm.config.heard_dim and t % 5:
             vectors = torch.randn(SLOTS, lm.config.heard_dim, generator=source)
             for gen in (eager, fast):
