@@ -95,6 +95,8 @@ class EngineSettings:
     """Retrieval back ends by name, the default first, when one retriever stands for all."""
     retrieval_takes_role: bool = True
     """Whether some back end reads `SessionOptions.system_prompt`, as language models do."""
+    floor: bool | None = None
+    """`SessionOptions.floor` of sessions that do not say."""
     log_dir: Path | None = None
     """Folder of event logs, one per session; they hold what was said. `None` for no logs."""
     log_audio: bool = True
@@ -142,6 +144,20 @@ UNSTEERED = Wording()
 
 
 @dataclass(frozen=True)
+class Steer:
+    """What a slot is made to do in one frame. Slots that are not steered keep every bit."""
+
+    held: bool = False
+    """It says nothing and asks for nothing: its text token is padding."""
+    muted: bool = False
+    """As `held`, and its codes are those of silence."""
+    urge: float = 0.0
+    """Taken off padding's logit: the more, the sooner it says something."""
+    asks: bool = True
+    """Whether it may ask for a lookup."""
+
+
+@dataclass(frozen=True)
 class SessionOptions:
     """What one conversation brings along. Paths are trusted: they must not come from clients."""
 
@@ -163,6 +179,9 @@ class SessionOptions:
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Written to the event log and otherwise not looked at."""
     wording: Wording = UNSTEERED
+    floor: bool | None = None
+    """Whether a floor policy decides when the model may speak (`duologue.dialogue.floor`); as its
+    folder's `config.json` says when `None`."""
 
     def __post_init__(self) -> None:
         if self.init_speaker not in ("user", "model"):

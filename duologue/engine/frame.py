@@ -21,12 +21,16 @@ from duologue.audio.levels import power_gate
 from duologue.engine.duplex import Duplex, DuplexOutput, DuplexState
 from duologue.engine.model import LoadedModel
 from duologue.engine.wording import Steering, WordingState
+from duologue.moshi.config import UNGENERATED
 from duologue.nn.state import State
 
 if TYPE_CHECKING:
     from duologue.moshi.generator import StepHooks
     from duologue.stt.ports import LocalRecogniser
 
+CONTROLS = 5
+"""Numbers of each slot behind the samples in what `advance` takes: whether it is present, held,
+muted and barred from lookups, and its urge."""
 COLUMNS = 6
 """Numbers behind the samples in a row of what `advance` gives: ready, text, sampled text, sane,
 recognised text and inactivity."""
@@ -56,7 +60,12 @@ class BankFrame:
         self.duplex = Duplex(model.codec, model.lm, slots)
         self.shares_codes = recogniser is not None and recogniser.hears_codes_of(model.codec)
         stt = recogniser.init_state(slots, encodes=not self.shares_codes) if recogniser else None
-        padding = model.lm.config.existing_text_padding_id
+        self._padding = padding = model.lm.config.existing_text_padding_id
+        self.silence = torch.zeros(
+            self.duplex.generator.generated_q, dtype=torch.int64, device=model.device
+        )
+        """int64 [generated]: the model's codes when it says nothing, from `learn_silence` on."""
+        self._knows_silence = False
         self.steering = Steering(slots, padding, model.silent_tokens, model.device)
         self.state = BankState(self.duplex.state, self.steering.state, stt)
         wanted = model.lm.config.heard_dim
@@ -69,8 +78,19 @@ class BankFrame:
 
     @property
     def samples(self) -> int:
-        """Samples of all slots; in the input they come first, then one number a slot."""
+        """Samples of all slots; in the input they come first, then `CONTROLS` numbers a slot."""
         return self.slots * self.frame_size
+
+    @property
+    def size(self) -> int:
+        """Numbers in the input of `advance`."""
+        return self.samples + CONTROLS * self.slots
+
+    def learn_silence(self) -> None:
+        """Work out `silence`, once; before the first step in which somebody is muted."""
+        if not self._knows_silence:
+            self.silence.copy_(self.duplex.codec.silent_column()[: len(self.silence)])
+            self._knows_silence = True
 
     def baked(self) -> Hashable:
         """What a recording of this holds that is no tensor of fixed address: equal while it fits.
@@ -86,21 +106,34 @@ class BankFrame:
         """Advance the slots that have a frame of the user's audio by one frame.
 
         Args:
-            inputs: float32 [slots * frame_size + slots]: samples slot by slot, then 1 for each slot
-                that has a frame and 0 for each that stands still.
+            inputs: float32 [slots * frame_size + CONTROLS * slots]: samples slot by slot, then for
+                each slot 1 if it has a frame and 0 if it stands still, then likewise whether it is
+                held, muted and barred from lookups, then its urge (`duologue.engine.api.Steer`).
         Returns:
             float32 [slots, frame_size + COLUMNS], and behind it what the recogniser told the model
             if it did; rows of slots that stand still mean nothing.
         """
         pcm = inputs[: self.samples].view(self.slots, 1, self.frame_size)
-        active = inputs[self.samples :] != 0
+        present, held, muted, barred, urge = inputs[self.samples :].view(CONTROLS, self.slots)
+        active, muted = present != 0, muted != 0
         gated = pcm
         if self.gate_db is not None:
             gated = power_gate(pcm, self.gate_db, frame_size=self.frame_size)
         books = self.recogniser.num_codebooks if self.recogniser and self.shares_codes else 1
         codes = self.duplex.encode(gated, active, num_codebooks=books)
         heard = self._recognise(pcm, codes, active)
-        out = self.duplex.step(codes, active, hooks=self.hooks(active))
+        # Always given, also where nobody is steered: a recorded frame must fit whoever comes.
+        text = torch.where(muted | (held != 0), self._padding, UNGENERATED)
+        audio = torch.where(muted[:, None], self.silence, UNGENERATED)
+        out = self.duplex.step(
+            codes,
+            active,
+            text=text,
+            audio=audio,
+            urge=urge,
+            barred=barred != 0,
+            hooks=self.hooks(active),
+        )
         return _joined(out, heard)
 
     @torch.no_grad()

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.conditioning.provider import SPEAKERS
-from duologue.engine.api import UNSTEERED, EngineError, Wording
-from duologue.engine.frame import COLUMNS, BankFrame
+from duologue.engine.api import UNSTEERED, EngineError, Steer, Wording
+from duologue.engine.frame import COLUMNS, CONTROLS, BankFrame
 from duologue.engine.model import LoadedModel
 from duologue.engine.packing import pack_slot, unpack_slot
 from duologue.moshi.config import UNGENERATED
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from duologue.conditioning.provider import Attributes
     from duologue.moshi.lm import MoshiLM
     from duologue.moshi.sampling import Sampling
+    from duologue.nn.state import State
     from duologue.stt.ports import LocalRecogniser
 
 MAX_PROMPTS = 8
@@ -124,7 +125,7 @@ class SlotBank:
     ) -> tuple[EagerFrames, EagerFrames]:
         """What runs the frames, and the first steps of fresh slots."""
         make = frame_maker(runtime, self.model.device, self.frame.baked, recorder)
-        frames = make(self.frame.advance, self.frame.samples + self.slots)
+        frames = make(self.frame.advance, self.frame.size)
         self.frame.steers_all = isinstance(frames, CapturedFrames)
         return frames, make(self.frame.open, self.slots)
 
@@ -140,13 +141,26 @@ class SlotBank:
 
     # A frame.
 
-    def step(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, SlotFrame]:
-        """Advance the slots that have a frame [frame_size] of the user's audio by one frame."""
+    def step(
+        self,
+        frames: Mapping[int, NDArray[np.float32]],
+        steers: Mapping[int, Steer] | None = None,
+    ) -> dict[int, SlotFrame]:
+        """Advance the slots that have a frame [frame_size] of the user's audio by one frame.
+
+        Args:
+            steers: what some of them are made to do in it.
+        """
         inputs = self.frames.inputs.zero_().numpy()
         pcm = inputs[: self.frame.samples].reshape(self.slots, self.frame_size)
+        controls = inputs[self.frame.samples :].reshape(CONTROLS, self.slots)
         for slot, frame in frames.items():
             pcm[slot] = frame
-            inputs[self.frame.samples + slot] = 1
+            controls[0, slot] = 1
+        for slot, steer in (steers or {}).items():
+            controls[1:, slot] = steer.held, steer.muted, not steer.asks, steer.urge
+            if steer.muted:
+                self.frame.learn_silence()
         rows = self.frames.run().numpy()
         return {slot: self._frame(rows[slot]) for slot in frames}
 
@@ -181,16 +195,25 @@ class SlotBank:
         self.duplex.generator.hear(rows.to(self.model.device), self._mask(slot))
 
     @torch.no_grad()
+    def look_ahead(self, slots: Collection[int]) -> dict[int, list[int]]:
+        """What `flush` would give for some slots; recognition goes on as if nobody had asked."""
+        state = self.state.stt
+        return self._flushed(None if state is None else state.clone(), slots)
+
+    @torch.no_grad()
     def flush(self, slots: Collection[int]) -> dict[int, list[int]]:
         """Have local recognition catch up with some slots' audio at once: text tokens, in order.
 
         Takes as many steps of the recogniser as it is behind, so live conversations have time for
         it only where these are quick (see `measure_flush`); empty without a recogniser.
         """
-        if self.recogniser is None or not slots:
+        return self._flushed(self.state.stt, slots)
+
+    def _flushed(self, state: State | None, slots: Collection[int]) -> dict[int, list[int]]:
+        if self.recogniser is None or state is None or not slots:
             return {}
         encoder = self.duplex.state.codec if self.frame.shares_codes else None
-        drawn = self.recogniser.flush(self.state.stt, self._mask(*slots), encoder)
+        drawn = self.recogniser.flush(state, self._mask(*slots), encoder)
         tokens = torch.stack([one.text for one in drawn], dim=1).cpu()
         return {slot: tokens[slot].tolist() for slot in slots}
 

@@ -22,6 +22,9 @@ from duologue.nn.sequence import SequenceState
 from duologue.nn.state import State
 from duologue.nn.transformer import Transformer, TransformerState
 
+_REST_S = 4.0
+"""A codec has come to rest after so much silence."""
+
 
 @dataclass
 class EncoderState(State):
@@ -203,6 +206,13 @@ class Mimi(nn.Module):
         x = self.upsample.step(self.quantizer.decode(codes), memory.upsample, active)
         x = self.decoder_transformer.step(x.transpose(1, 2), memory.transformer, active)
         return self.decoder.step(x.transpose(1, 2), memory.seanet, active)
+
+    @torch.no_grad()
+    def silent_column(self) -> Tensor:
+        """Codes [num_codebooks] of silence, once the codec has come to rest."""
+        samples = int(_REST_S * self.frame_rate) * self.frame_size
+        device = next(self.parameters()).device
+        return self.encode(torch.zeros(1, 1, samples, device=device))[0, :, -1]
 
     def encode_to_latent(self, pcm: Tensor) -> Tensor:
         """[B, 1, T] -> [B, dimension, ceil(T / frame_size)], before the quantiser."""

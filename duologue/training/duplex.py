@@ -45,7 +45,6 @@ from duologue.training.exercises import (
     Exercise,
     ExerciseConfig,
     ExerciseSampler,
-    silent_column,
 )
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -185,7 +184,7 @@ class DuplexTask(LanguageTask):
             [one for one in corpus.train if one.is_dialogue], config.data, self.tokenizer,
             reference_tokenizer=references, seed=config.run.seed, frame_rate=corpus.frame_rate,
         )  # fmt: skip
-        silence = silent_column(codec)
+        silence = codec.silent_column().cpu()
         told_of = None if lm_config.heard_dim is None else corpus.pieces
         scripts, unseen = (
             ScriptSampler(

@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.conditioning.provider import MAIN
-from duologue.mimi.codec import Mimi
 from duologue.training.encoded import Conversation
 from duologue.training.lm_data import (
     ZERO,
@@ -36,8 +34,6 @@ Exercise = Literal["dictation", "listening"]
 CORPORA: dict[Exercise, str] = {"dictation": "wren", "listening": "users"}
 """The kind of corpus that an exercise takes its sentences from."""
 _SEEDS: dict[Exercise, int] = {"dictation": 2_000_003, "listening": 3_000_017}
-_SILENCE_S = 4.0
-"""A codec has come to rest after so long."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +113,3 @@ class ExerciseSampler(SequenceSampler):
         if spoken is None:
             return silence
         return np.concatenate([silence[:lead], spoken])[:frames]
-
-
-@torch.no_grad()
-def silent_column(codec: Mimi) -> Tensor:
-    """Codes [K] of silence, once the codec has come to rest."""
-    samples = int(_SILENCE_S * codec.frame_rate) * codec.frame_size
-    device = next(codec.parameters()).device
-    return codec.encode(torch.zeros(1, 1, samples, device=device))[0, :, -1].cpu()

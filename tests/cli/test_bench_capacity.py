@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,14 +110,14 @@ def test_sessions_together_are_what_they_are_alone(
     step = SlotBank.step
     said: dict[int, dict[int, np.ndarray]] = {}
 
-    def mixed(bank: SlotBank, frames: dict[int, np.ndarray]) -> dict:
+    def mixed(bank: SlotBank, frames: dict[int, np.ndarray], *steers: Any) -> dict:
         before = said.setdefault(id(bank), {})
         wrong = {
             slot: next((pcm for other, pcm in before.items() if other != slot), frame)
             for slot, frame in frames.items()
         }
         before |= frames
-        return step(bank, wrong)
+        return step(bank, wrong, *steers)
 
     monkeypatch.setattr(SlotBank, "step", mixed)
     assert asyncio.run(heard_alone(loaded, 2, SPEECH, 8, knowledge=())).differences

@@ -125,9 +125,9 @@ def test_steps_longer_than_a_frame_are_overruns(monkeypatch: pytest.MonkeyPatch)
     seat = stage.open()
     plain = stage.bank.step
 
-    def slow(frames: Any) -> Any:
+    def slow(*given: Any) -> Any:
         stage.time.now += 0.1
-        return plain(frames)
+        return plain(*given)
 
     monkeypatch.setattr(stage.bank, "step", slow)
     for frame in AUDIO[:3]:
@@ -245,10 +245,10 @@ def test_a_step_that_fails_ends_who_was_in_it_and_the_engine_recovers(
         stage.talk({one: AUDIO[0], other: AUDIO[0], waiting: AUDIO[0]})
         plain, broken = stage.bank.step, breaks
 
-        def step(frames: Any) -> Any:
+        def step(*given: Any) -> Any:
             if broken:
                 raise RuntimeError("device lost")
-            return plain(frames)
+            return plain(*given)
 
         monkeypatch.setattr(stage.bank, "step", step)
         stage.talk({one: AUDIO[1], other: AUDIO[1]})
@@ -290,9 +290,9 @@ def test_a_long_start_leaves_the_others_their_frames(monkeypatch: pytest.MonkeyP
     stage.conductor.capacity.calibrate(0.05, 0.05)
     plain_step, plain_start = stage.bank.step, stage.bank.start
 
-    def step(frames: Any) -> Any:
+    def step(*given: Any) -> Any:
         stage.time.now += 0.05
-        return plain_step(frames)
+        return plain_step(*given)
 
     def start(slot: int, setup: Any) -> Any:
         for _ in plain_start(slot, setup):
