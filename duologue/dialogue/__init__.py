@@ -7,6 +7,7 @@ wall time. Start reading at `session.Conversation`.
 
 from duologue.dialogue.checks import ConfigError, IllegalMove, InputError
 from duologue.dialogue.clock import FRAME_MS, FRAMES_PER_SECOND, frames_covering, frames_within
+from duologue.dialogue.endings import Ending, ending_of
 from duologue.dialogue.events import (
     AudioFrame,
     CancelReason,
@@ -32,6 +33,7 @@ from duologue.dialogue.events import (
     WarningCode,
     event_from_dict,
 )
+from duologue.dialogue.floor import FloorOrder, FloorRules, Move
 from duologue.dialogue.hedging import HedgeMode, HedgeRules
 from duologue.dialogue.injection import InjectionLedger, OnFailure, ReferenceRules, RowAdded
 from duologue.dialogue.latency import LatencyHistogram
@@ -70,6 +72,7 @@ from duologue.dialogue.session import Conversation, ConversationConfig, LatencyM
 from duologue.dialogue.speculation import SpeculationRules
 from duologue.dialogue.transcript import ContextRules, Transcript, Turn
 from duologue.dialogue.turns import Countdown, TurnManager, TurnRules
+from duologue.dialogue.voicing import VoicingRules
 from duologue.dialogue.waiting import WaitRule, WaitRules
 
 __all__ = [
@@ -92,7 +95,10 @@ __all__ = [
     "EncodingFailed",
     "End",
     "EndReason",
+    "Ending",
     "Event",
+    "FloorOrder",
+    "FloorRules",
     "FrameInput",
     "HedgeMode",
     "HedgeRules",
@@ -109,6 +115,7 @@ __all__ = [
     "LookupContext",
     "LookupFailed",
     "ModelFrame",
+    "Move",
     "OnFailure",
     "Outcome",
     "Output",
@@ -144,10 +151,12 @@ __all__ = [
     "TurnRules",
     "TurnStarted",
     "UserFrame",
+    "VoicingRules",
     "WaitRule",
     "WaitRules",
     "Warning",
     "WarningCode",
+    "ending_of",
     "event_from_dict",
     "frames_covering",
     "frames_within",

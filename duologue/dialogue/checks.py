@@ -33,6 +33,14 @@ def check_fraction(owner: Any, field: str) -> None:
         _refuse(owner, field, "a number in [0, 1]")
 
 
+def check_number(owner: Any, field: str, low: float, high: float) -> None:
+    """Require that an attribute is a number in `low..high`."""
+    value = getattr(owner, field)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        _refuse(owner, field, f"a number in {low:g}..{high:g}")
+
+
 def check_type(owner: Any, field: str, kind: type) -> None:
     """Require that an attribute is an instance of `kind`."""
     if not isinstance(getattr(owner, field), kind):

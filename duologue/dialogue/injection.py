@@ -163,6 +163,15 @@ class Delivery:
         self.state.parts.clear()
         return [self._warning(frame, WarningCode.REFERENCE_DROPPED, why)]
 
+    def silence(self, frame: int) -> list[Output]:
+        """Drop the rows that are installed and not yet added."""
+        ledger = self.state.ledger
+        if not ledger.left:
+            return []
+        command = InjectReference(ledger.sequence, 0, frame, rows=1, kind=InjectionKind.ZERO)
+        ledger.install(command)
+        return [command]
+
     def add(self, part: AnswerPart, frame: int) -> list[Output]:
         """Take the next part of the reference: encode it, or inject it if that is done."""
         state = self.state

@@ -29,12 +29,16 @@ class UserFrame(Record):
     `words` are text pieces with their own spaces. `inactivity` is the probability that the user
     is *not* speaking, None when there is no estimate this frame. `transcribed_frame` is the last
     frame of audio whose words have all been handed in, for recognisers that know it (for example
-    after a flush); None means the configured delay behind this frame.
+    after a flush); None means the configured delay behind this frame. `level_db` is the power of
+    the frame's audio in dB of full scale, for conversations with a floor policy. `ahead` are the
+    words beyond all `words` that recognition would give if silence followed, where it was asked.
     """
 
     words: tuple[str, ...] = ()
     inactivity: float | None = None
     transcribed_frame: int | None = None
+    level_db: float | None = None
+    ahead: str | None = None
 
     def __post_init__(self) -> None:
         if self.inactivity is not None and not 0 <= self.inactivity <= 1:
@@ -46,12 +50,14 @@ class ModelFrame(Record):
     """What the language model gave out for one frame.
 
     `text` is the piece of its text stream, None for silence. `triggered` says that this frame's
-    text token, as given out, is the retrieval token. `audio` is opaque.
+    text token, as given out, is the retrieval token. `audio` is opaque; `level_db` is its power,
+    likewise for floor policies.
     """
 
     text: str | None = None
     triggered: bool = False
     audio: object = None
+    level_db: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from duologue.dialogue.events import (
     Warning,
     WarningCode,
 )
+from duologue.dialogue.floor import Floor, FloorOrder, FloorRules, FloorSight, FloorState, Move
 from duologue.dialogue.injection import Delivery, DeliveryState, RowAdded
 from duologue.dialogue.latency import LatencyHistogram
 from duologue.dialogue.model_time import HeldReplies
@@ -61,7 +62,7 @@ from duologue.dialogue.transcript import ContextRules, Transcript, TranscriptSta
 from duologue.dialogue.turns import Countdown, TurnEvent, TurnManager, TurnRules, TurnState
 from duologue.dialogue.waiting import Listening
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 MAX_WORDS_PER_FRAME = 64
 """Recognised pieces beyond this many in one frame are dropped, with a warning."""
 
@@ -80,7 +81,8 @@ class LatencyMode(Enum):
 class ConversationConfig:
     """All settings of a conversation; without arguments, the published ones.
 
-    After `max_frames` frames the session ends with `EndReason.FRAME_LIMIT`.
+    Without `floor` rules the model speaks and falls silent as it likes (published). After
+    `max_frames` frames the session ends with `EndReason.FRAME_LIMIT`.
     """
 
     initial_speaker: Role = Role.MODEL
@@ -89,6 +91,7 @@ class ConversationConfig:
     turns: TurnRules = field(default_factory=TurnRules)
     context: ContextRules = field(default_factory=ContextRules)
     retrieval: RetrievalRules = field(default_factory=RetrievalRules)
+    floor: FloorRules | None = None
 
     def __post_init__(self) -> None:
         check_type(self, "initial_speaker", Role)
@@ -97,6 +100,8 @@ class ConversationConfig:
         check_type(self, "turns", TurnRules)
         check_type(self, "context", ContextRules)
         check_type(self, "retrieval", RetrievalRules)
+        if self.floor is not None:
+            check_type(self, "floor", FloorRules)
 
     @classmethod
     def published(
@@ -179,6 +184,7 @@ class ConversationState:
     transcript: TranscriptState
     delivery: DeliveryState
     retrieval: RetrievalState
+    floor: FloorState | None = None
     listening: Listening = field(default_factory=Listening)
     held: HeldReplies = field(default_factory=HeldReplies)
     counters: Counters = field(default_factory=Counters)
@@ -256,6 +262,14 @@ class Conversation:
         """Reference rows installed and not yet added."""
         return self._delivery.rows_left
 
+    def order(self, level_db: float | None) -> FloorOrder | None:
+        """What the model is to do in the next frame, in which the user's has this level in dB.
+
+        None without floor rules. Changes nothing: `advance` comes to the same when the frame is
+        made.
+        """
+        return None if self._floor is None else self._floor.order(level_db)
+
     def advance(self, given: FrameInput) -> list[Output]:
         """Take one frame and return what happened and what is to be done, in order.
 
@@ -275,6 +289,7 @@ class Conversation:
                 return out
         if given.model is not None and given.model.audio is not None:
             out.append(AudioFrame(given.frame, given.model.audio))
+        self._yield_floor(given, out)
         self._listen(given.user, out)
         self._model(given, out)
         for reply in self._state.held.take_due(given.frame):
@@ -283,6 +298,7 @@ class Conversation:
             self._take(reply, out)
         self._turns.end_frame()
         out += self._policy.tick(self._scene())
+        self._note_floor(given)
         self._report_losses(out)
         if given.frame + 1 >= self.config.max_frames:
             self._end(EndReason.FRAME_LIMIT, f"{self.config.max_frames} frames", out)
@@ -307,6 +323,7 @@ class Conversation:
             transcript=self._transcript.state,
             delivery=self._delivery.state,
             retrieval=self._policy.state,
+            floor=None if self._floor is None else self._floor.state,
         )
         return {
             "version": SNAPSHOT_VERSION,
@@ -330,6 +347,10 @@ class Conversation:
         self._transcript = Transcript(config.context, state.transcript)
         self._delivery = Delivery(config.retrieval.reference, state.delivery)
         self._policy = RetrievalPolicy(config.retrieval, self._delivery, state.retrieval)
+        self._floor = None
+        if config.floor is not None:
+            begins = config.initial_speaker is Role.MODEL
+            self._floor = Floor(config.floor, begins, state.floor)
         self._state = state
 
     def _scene(self) -> Scene:
@@ -378,6 +399,33 @@ class Conversation:
     def _user_barged_in(self, turn: TurnStarted) -> bool:
         rules = self.config.retrieval
         return rules.cancel_on_user_turn and turn.role is Role.USER and turn.index > 0
+
+    def _yield_floor(self, given: FrameInput, out: list[Output]) -> None:
+        """Let the floor policy hear the user; whoever is interrupted has nothing more to say."""
+        if self._floor is None:
+            return
+        yielded = self._floor.yields
+        if self._floor.listen(given.user.level_db).move is Move.YIELD and not yielded:
+            out += self._policy.cancel(CancelReason.BARGE_IN, given.frame)
+            out += self._delivery.silence(given.frame)
+
+    def _note_floor(self, given: FrameInput) -> None:
+        if self._floor is None:
+            return
+        user, model, listening = given.user, given.model or ModelFrame(), self._state.listening
+        last_voice = given.frame - self._floor.state.voicing.silent
+        self._floor.note(
+            FloorSight(
+                words="".join(user.words[:MAX_WORDS_PER_FRAME]),
+                words_late=self.config.retrieval.wait.stt_delay_frames,
+                caught_up=listening.transcribed_frame >= last_voice,
+                ahead=user.ahead,
+                hears=user.transcribed_frame is not None or user.ahead is not None,
+                speaks=bool(model.text) or model.triggered or given.sampled_trigger,
+                busy=self._policy.phase is not Phase.IDLE or self._delivery.rows_left > 0,
+                level_db=model.level_db,
+            )
+        )
 
     def _report_losses(self, out: list[Output]) -> None:
         """Warn when text was lost: the context's bound once, dropped pieces whenever they are."""
@@ -439,6 +487,8 @@ class Conversation:
     def _reset(self, out: list[Output]) -> None:
         out += self._policy.reset(self._state.frame)
         self._turns.reset()
+        if self._floor is not None:
+            self._floor.reset()
         self._transcript.state = TranscriptState()
         self._state.listening = Listening()
         self._state.held = HeldReplies()

@@ -164,10 +164,10 @@ def test_settings_round_trip_and_are_checked_when_read() -> None:
 
 def test_snapshots_of_other_versions_are_refused() -> None:
     data = Conversation().snapshot()
-    with pytest.raises(RecordError, match="version 1"):
-        Conversation.restore(data | {"version": 2})
-    with pytest.raises(RecordError, match="version 1"):
-        Conversation.restore({"version": 1})
+    with pytest.raises(RecordError, match="version 2"):
+        Conversation.restore(data | {"version": 1})
+    with pytest.raises(RecordError, match="version 2"):
+        Conversation.restore({"version": 2})
     broken = json.loads(json.dumps(data))
     broken["state"]["retrieval"]["next_lookup"] = None
     with pytest.raises(RecordError, match=r"state\.retrieval\.next_lookup"):

@@ -1,0 +1,79 @@
+"""What kind of an end a transcript has: a question that is complete, a statement, or neither.
+
+Recognition of small models is poor, so this asks for little: the mark that it writes behind what
+sounds complete to it, a last word that nobody ends with, and whether any sentence asks something.
+English only; of other languages the marks are left.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+MAX_CHARACTERS = 400
+"""Only so much of a transcript's end is looked at."""
+LEAST_WORDS = 3
+"""Fewer are no question."""
+_ASKED_WITHIN = 4
+"""A sentence that asks says so with one of its first words."""
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+")
+_SENTENCE = re.compile(r"[^.?!]+[.?!]*")
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_OPEN_ENDS = _set(
+    """
+    a about an and are as at be because but by called can could do does for from had has have her
+    his how i if in into is it its like my of on or our so some tell than that the their then these
+    this those to was were what when where whether which who whose why will with would your
+    ah eh em er erm hm hmm mm uh uhm um
+    """
+)
+_ASKS = _set("how what what's when where where's which who who's whom whose why")
+_INVERTS = _set("are can could did do does has have is may was were will would")
+"""These ask as first words only."""
+_REQUESTS = frozenset(
+    [(verb, "me") for verb in ("explain", "give", "remind", "show", "tell")]
+    + [("like", "to"), ("want", "to")]
+)
+"""These ask as well, anywhere."""
+
+
+class Ending(Enum):
+    """How what has been heard ends."""
+
+    UNKNOWN = "unknown"
+    """Recognition is behind."""
+    NOTHING = "nothing"
+    """No word was recognised."""
+    UNFINISHED = "unfinished"
+    STATEMENT = "statement"
+    RISING = "rising"
+    """A question behind which the voice may have been up: people pause so within one."""
+    QUESTION = "question"
+
+
+def ending_of(text: str) -> Ending:
+    """How a transcript ends in which all words so far are out."""
+    text = text[-MAX_CHARACTERS:].strip()
+    words = _WORD.findall(text.lower())
+    if not words:
+        return Ending.NOTHING
+    if text[-1] not in ".?!" or words[-1] in _OPEN_ENDS:
+        return Ending.UNFINISHED
+    asks = len(words) >= LEAST_WORDS and any(map(_asks, _SENTENCE.findall(text)))
+    if not asks:
+        return Ending.STATEMENT
+    return Ending.RISING if text[-1] == "?" else Ending.QUESTION
+
+
+def _asks(sentence: str) -> bool:
+    words = _WORD.findall(sentence.lower())
+    if not words:
+        return False
+    requests = any((words[n], words[n + 1]) in _REQUESTS for n in range(len(words) - 1))
+    asks = words[0] in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
+    return asks or requests or sentence.endswith("?")
