@@ -7,9 +7,12 @@ in data preparation.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.audio.errors import AudioError
@@ -31,6 +34,11 @@ def power_db(pcm: Tensor, *, frame_size: int = FRAME_SIZE) -> Tensor:
     energy = padded.reshape(*pcm.shape[:-1], windows, frame_size).square().sum(dim=-1)
     starts = torch.arange(windows, device=pcm.device) * frame_size
     return 10 * torch.log10(energy / (length - starts).clamp(max=frame_size) + _FLOOR)
+
+
+def frame_db(pcm: NDArray[np.float32]) -> float:
+    """Mean power of one frame [T] in dB of full scale, as `power_db` has it, without tensors."""
+    return 10.0 * math.log10(float(np.square(pcm, dtype=np.float64).mean()) + _FLOOR)
 
 
 def power_gate(pcm: Tensor, threshold_db: float = -65.0, *, frame_size: int = FRAME_SIZE) -> Tensor:

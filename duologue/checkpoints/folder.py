@@ -26,7 +26,7 @@ MAX_CONFIG_BYTES = 2**20
 _LOADER_KEYS = (
     "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "lora_name", "model_type",
     "lm_gen_config", "tts_config", "stt_config", "model_id", "conditioners", "fuser", "lora",
-    "lora_rank", "lora_scaling", "quantize", "generated_q", "format",
+    "lora_rank", "lora_scaling", "quantize", "generated_q", "format", "floor",
 )  # fmt: skip
 
 
@@ -59,6 +59,9 @@ class FolderConfig:
     model_id: Mapping[str, Any] = field(default_factory=dict)
     generated_q: int | None = None
     """Codebooks to generate when that is fewer than the model's `dep_q`."""
+    floor: Mapping[str, Any] | None = None
+    """Settings of `duologue.dialogue.FloorRules`: the model is not to decide alone when it speaks.
+    Our own key; published models have none."""
     codec: MimiConfig | None = None
     """The codec's shape, where `config.json` itself says it (transformers)."""
 
@@ -81,7 +84,7 @@ class FolderConfig:
             for key in (
                 "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "model_type",
                 "lm_gen_config", "tts_config", "stt_config", "model_id", "conditioners",
-                "generated_q",
+                "generated_q", "floor",
             )
             if own.get(key) is not None
         }  # fmt: skip
@@ -115,6 +118,8 @@ class FolderConfig:
             "generated_q",
         )  # fmt: skip
         values |= {key: getattr(self, key) for key in optional if getattr(self, key)}
+        if self.floor is not None:
+            values["floor"] = dict(self.floor)
         if self.lora is not None:
             values |= {
                 "lora": True, "lora_name": self.lora.name, "lora_rank": self.lora.rank,

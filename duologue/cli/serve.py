@@ -74,6 +74,14 @@ def serve(
         Text, _flag(_TALK, "For clients that do not say: `moshi`, `moshirag`, `events`. [auto]")
     ] = None,
     handshake: Annotated[Text, _flag(_TALK, "Likewise: `short` or `full`. [short]")] = None,
+    floor: Annotated[
+        bool | None,
+        _flag(
+            _TALK,
+            "A policy decides when the model may speak. [as the model's folder says]",
+            "--floor/--no-floor",
+        ),
+    ] = None,
     knowledge: Annotated[
         list[str] | None, _flag(_LOOKUP, "Document or folder to answer from; `none`. [factbook]")
     ] = None,

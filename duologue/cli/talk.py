@@ -92,6 +92,14 @@ def talk(
     rules: Annotated[
         str, _flag(_TURNS, "`improved`, or `published` as in MoshiRAG's offline inference.")
     ] = "improved",
+    floor: Annotated[
+        bool | None,
+        _flag(
+            _TURNS,
+            "Whether a policy decides when the model may speak. [as the model's folder says]",
+            "--floor/--no-floor",
+        ),
+    ] = None,
     init_active_speaker: Annotated[
         str, _flag(_TURNS, "Who has the floor at first: `user` or `model`.")
     ] = "user",
@@ -190,6 +198,7 @@ def talk(
             silence_frames=SILENCE_FRAMES if silence is None else silence,
             tail_s=tail,
             max_tail_s=max_tail,
+            floor=floor,
             voice=voice,
             role=role,
         ),

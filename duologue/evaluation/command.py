@@ -80,6 +80,13 @@ def wren(
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="For text and audio; the model's if not given.")
     ] = None,
+    floor: Annotated[
+        bool | None,
+        typer.Option(
+            "--floor/--no-floor",
+            help="Sessions: a policy decides when the model may speak. [as its folder says]",
+        ),
+    ] = None,
     device: Device = "auto",
     check: Check = False,
     json_output: Json = False,
@@ -110,7 +117,7 @@ def wren(
     wanted, chosen = set(parts or Part), _groups(groups)
     where = out or _folder(model, system)
     with faults():
-        talker, coder = _system(system, model, device, threads, temperature, wanted)
+        talker, coder = _system(system, model, device, threads, temperature, floor, wanted)
         figures: list[Figure] = []
         if Part.RETRIEVAL in wanted and system is System.SESSION:
             found = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
@@ -250,6 +257,7 @@ def _system(
     device: str,
     threads: int,
     temperature: float | None,
+    floor: bool | None,
     wanted: set[Part],
 ) -> tuple[Talker, Coder | None]:
     """The system that talks, and its codec if it has one."""
@@ -278,9 +286,10 @@ def _system(
 
     moshi = Moshi.from_pretrained(model, device=device)
     sampling = None if temperature is None else Sampling(temperature)
-    kind = SessionTalker if system is System.SESSION else ReferenceTalker
     coder = MimiCoder(moshi.model.codec, model) if Part.CODEC in wanted else None
-    return kind(moshi, sampling), coder
+    if system is System.SESSION:
+        return SessionTalker(moshi, sampling, floor), coder
+    return ReferenceTalker(moshi, sampling), coder
 
 
 def _groups(names: Sequence[str] | None) -> tuple[Group, ...]:

@@ -56,11 +56,14 @@ _SAMPLE_BYTES = 2**16
 class SessionTalker:
     """A model with its own ears, looking things up in a request's files."""
 
-    def __init__(self, moshi: Moshi, sampling: Sampling | None = None) -> None:
-        self._moshi, self._sampling = moshi, sampling
+    def __init__(
+        self, moshi: Moshi, sampling: Sampling | None = None, floor: bool | None = None
+    ) -> None:
+        """`floor` is that of `SessionOptions`."""
+        self._moshi, self._sampling, self._floor = moshi, sampling, floor
         ears = "with speech recognition" if moshi.bank.recogniser else "without speech recognition"
         self.name = f"{moshi.model.name}, {ears}"
-        self.fingerprint = f"session {model_fingerprint(moshi)} {sampling}"
+        self.fingerprint = f"session {model_fingerprint(moshi)} {sampling} floor {floor}"
 
     def converse(self, request: Request) -> Conversation:
         from duologue.session.core import FrameGiven, advance
@@ -72,10 +75,11 @@ class SessionTalker:
         try:
             session = moshi.create_session(
                 retriever=retriever, init_speaker=request.init_speaker, seed=request.seed,
-                text=sampling, audio=sampling,
+                text=sampling, audio=sampling, floor=self._floor,
             )  # fmt: skip
             with session:
                 core, log = session.core, Notes()
+                core.flushes = True  # as in `MoshiSession.process`
                 reader = TextReader(moshi.model)
                 world = ModelTime(
                     moshi.loop, session.backends, moshi.encoder(), elapsed=_model_time

@@ -33,6 +33,7 @@ from duologue.offline.settings import TalkError, TalkSettings, conversation_conf
 from duologue.offline.stopping import Stopping
 from duologue.session.core import ConversationCore, ConversationFrame, FrameGiven, advance
 from duologue.session.inputs import playable
+from duologue.session.options import floor_rules
 from duologue.stt.ports import Heard
 
 T = TypeVar("T")
@@ -193,7 +194,8 @@ class Talks:
         recognised_s = time.perf_counter() - begin
         local, backends = bank.recogniser, equipment.backends_for(recording, settings)
         delay = local.delay_frames if local is not None else None
-        brain = Conversation(conversation_config(settings, backends.names, delay))
+        floor = floor_rules(bank.model, settings.wants_floor)
+        brain = Conversation(conversation_config(settings, backends.names, delay, floor))
         setup = SlotSetup(
             seed=settings.seed, text=settings.text, audio=settings.audio,
             init_speaker=settings.init_speaker, prompt=equipment.prompt,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from duologue.dialogue import (
     ConversationConfig,
+    FloorRules,
     LatencyMode,
     Role,
     frames_covering,
@@ -92,6 +93,9 @@ class TalkSettings:
     tail_s: float | None = None
     """Go on for exactly so long after the recording instead."""
     max_tail_s: float = MAX_TAIL_S
+    floor: bool | None = None
+    """Whether a floor policy decides when the model may speak; as its folder says when `None`, and
+    never by the published rules unless it is asked for."""
     voice: Path | None = None
     role: str = ""
 
@@ -107,6 +111,11 @@ class TalkSettings:
         return self.rules is Rules.PUBLISHED
 
     @property
+    def wants_floor(self) -> bool | None:
+        """As `SessionOptions.floor`."""
+        return False if self.floor is None and self.counts_as_published else self.floor
+
+    @property
     def reference_tokens(self) -> int | None:
         """Tokens that a language model may answer with; `None` for its retriever's own limit."""
         if self.max_reference_tokens is None and self.counts_as_published:
@@ -115,11 +124,15 @@ class TalkSettings:
 
 
 def conversation_config(
-    settings: TalkSettings, backends: tuple[str, ...], stt_delay_frames: int | None = None
+    settings: TalkSettings,
+    backends: tuple[str, ...],
+    stt_delay_frames: int | None = None,
+    floor: FloorRules | None = None,
 ) -> ConversationConfig:
     """The dialogue brain's settings.
 
     Args:
+        floor: the model's, as `session.options.floor_rules` has it.
         stt_delay_frames: how far words come behind the audio, if that is known.
     """
     config = _config(settings, backends)
@@ -130,7 +143,7 @@ def conversation_config(
     if stt_delay_frames is not None:
         wait = replace(retrieval.wait, stt_delay_frames=stt_delay_frames)
         retrieval = replace(retrieval, wait=wait)
-    return replace(config, turns=turns, retrieval=retrieval, max_frames=MAX_FRAMES)
+    return replace(config, turns=turns, retrieval=retrieval, max_frames=MAX_FRAMES, floor=floor)
 
 
 def _drawn(

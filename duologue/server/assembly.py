@@ -127,6 +127,7 @@ def engine_settings(
         seed=settings.seed,
         backends=backends,
         retrieval_takes_role=takes_role,
+        floor=settings.floor,
         log_dir=settings.conversation_logs,
     )
 

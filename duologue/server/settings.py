@@ -117,6 +117,9 @@ class ServerSettings(BaseModel):
     dialect: Literal["auto", "moshi", "moshirag", "events"] = "auto"
     handshake: Literal["short", "full"] = "short"
 
+    # Who speaks when: whether a policy decides, as the model's folder says when `None`
+    floor: bool | None = None
+
     # What is looked up
     knowledge: Names = ("factbook",)
     knowledge_dir: Path | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,14 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duologue.audio.levels import frame_db
 from duologue.dialogue import (
     Control,
     Conversation,
     ConversationReset,
+    FloorOrder,
     FrameInput,
     InjectionKind,
     InjectReference,
     ModelFrame,
+    Move,
     Output,
     ReferenceEncoded,
     Reply,
@@ -34,7 +37,7 @@ from duologue.dialogue import (
     UserFrame,
     WarningCode,
 )
-from duologue.engine.api import EngineError
+from duologue.engine.api import EngineError, Steer
 from duologue.engine.slots import SlotBank, SlotFrame, SlotSetup
 from duologue.session.text import TextReader
 from duologue.stt.ports import Heard
@@ -60,6 +63,11 @@ class FrameGiven:
     heard: Heard | None = None
     told: NDArray[np.float32] | None = None
     """What the model was told of the user [heard_dim], from a log; for models that listen alone."""
+
+    @property
+    def level_db(self) -> float:
+        """Power of the user's audio in dB of full scale."""
+        return frame_db(self.pcm)
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,21 @@ class ConversationCore:
 
         Yields after each model step, so that others can go on in between.
         """
+        if self.brain.config.floor is not None:
+            self.bank.frame.learn_silence()
         yield from self.bank.start(self.slot, self.setup)
         self.needs_start = False
+
+    def order(self, given: FrameGiven) -> FloorOrder | None:
+        """What the floor policy wants of the frame that is to be made; None without one."""
+        if self.brain.config.floor is None:
+            return None
+        return self.brain.order(given.level_db)
+
+    def looks_ahead(self, order: FloorOrder | None, given: FrameGiven) -> bool:
+        """Whether recognition is asked what has been said, without catching up."""
+        asked = order is not None and order.looks_ahead
+        return asked and self.flushes and given.heard is None and self._words is not None
 
     def wants_all_words(self, made: SlotFrame, given: FrameGiven) -> bool:
         """Whether recognition is to catch up in this frame."""
@@ -109,12 +130,17 @@ class ConversationCore:
         return asks and self._text.is_trigger(made.sampled_text)
 
     def take(
-        self, made: SlotFrame, given: FrameGiven, caught_up: Sequence[int] = ()
+        self,
+        made: SlotFrame,
+        given: FrameGiven,
+        caught_up: Sequence[int] = (),
+        ahead: Sequence[int] | None = None,
     ) -> ConversationFrame:
         """Let the brain have what its slot made of a frame.
 
         Args:
             caught_up: text tokens of recognition that has caught up with the audio.
+            ahead: those that a look ahead found.
 
         Raises:
             SlotFault: the slot must be given up.
@@ -123,6 +149,8 @@ class ConversationCore:
             raise SlotFault("the model's numbers are not finite")
         triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
+        if ahead is not None:
+            heard = replace(heard, ahead=self._words_ahead(ahead))
         heard = self._with_silence(heard, caught_up)
         frame = self.brain.frame + 1
         controls = [
@@ -131,7 +159,7 @@ class ConversationCore:
         outputs = self.brain.advance(
             FrameInput(
                 frame=frame,
-                user=_user_frame(heard),
+                user=self._user_frame(heard, given),
                 model=self._model_frame(made),
                 sampled_trigger=triggered,
                 controls=tuple(controls),
@@ -183,6 +211,24 @@ class ConversationCore:
             return Heard()
         return self._words.push(made.heard_text, made.inactivity)
 
+    def _words_ahead(self, tokens: Sequence[int]) -> str:
+        """Text of a look ahead."""
+        bank, words = self.bank, self._words
+        if bank.recogniser is None or words is None:
+            return ""
+        fork = bank.recogniser.assembler()
+        fork.load(words.save())
+        heard = [fork.push_silence(token) for token in tokens] + [fork.finish()]
+        return "".join(word for one in heard for word in one.words)
+
+    def _user_frame(self, heard: Heard, given: FrameGiven) -> UserFrame:
+        """A recogniser's estimate that is no probability is none; it ends no conversation."""
+        estimate = heard.inactivity
+        if estimate is not None and not 0.0 <= estimate <= 1.0:
+            estimate = None
+        level_db = None if self.brain.config.floor is None else given.level_db
+        return UserFrame(heard.words, estimate, heard.transcribed_frame, level_db, heard.ahead)
+
     def _with_silence(self, heard: Heard, caught_up: Sequence[int]) -> Heard:
         """The same with the words of all audio so far."""
         assembler = self._words
@@ -205,6 +251,7 @@ class ConversationCore:
             text=self._text.push(made.text),
             triggered=self._text.is_trigger(made.text),
             audio=made.pcm,
+            level_db=None if self.brain.config.floor is None else frame_db(made.pcm),
         )
 
     def _carry_out(self, outputs: Sequence[Output]) -> list[Output]:
@@ -256,36 +303,45 @@ def advance(
             except EngineError as error:
                 results[core] = error
     given = {core: frame for core, frame in given.items() if core not in results}
-    made = bank.step({core.slot: frame.pcm for core, frame in given.items()})
-    caught_up = _catch_up(
-        bank, [c.slot for c, frame in given.items() if c.wants_all_words(made[c.slot], frame)]
+    orders = {core: core.order(frame) for core, frame in given.items()}
+    steers = {core.slot: _STEERS[o.move](o) for core, o in orders.items() if o is not None}
+    made = bank.step({core.slot: frame.pcm for core, frame in given.items()}, steers)
+    ahead = _words_of(
+        bank.look_ahead, [c.slot for c, f in given.items() if c.looks_ahead(orders[c], f)]
+    )
+    caught_up = _words_of(
+        bank.flush, [c.slot for c, f in given.items() if c.wants_all_words(made[c.slot], f)]
     )
     for core, frame in given.items():
         try:
-            results[core] = core.take(made[core.slot], frame, caught_up.get(core.slot, ()))
+            results[core] = core.take(
+                made[core.slot], frame, caught_up.get(core.slot, ()), ahead.get(core.slot)
+            )
         except Exception as error:
             results[core] = error
     return results
 
 
-def _catch_up(bank: SlotBank, slots: list[int]) -> dict[int, list[int]]:
+_STEERS: dict[Move, Callable[[FloorOrder], Steer]] = {
+    Move.FREE: lambda order: Steer(),
+    Move.HOLD: lambda order: Steer(held=True),
+    Move.YIELD: lambda order: Steer(muted=True),
+    Move.NUDGE: lambda order: Steer(urge=order.urge, asks=order.asks),
+}
+
+
+def _words_of(
+    catch_up: Callable[[list[int]], dict[int, list[int]]], slots: list[int]
+) -> dict[int, list[int]]:
     """Tokens of recognition that has caught up with these slots' audio.
 
     Where that fails nobody's conversation ends: the words come when they come.
     """
     try:
-        return bank.flush(slots)
+        return catch_up(slots)
     except Exception as error:
         logger.error("recognition cannot catch up: %s", type(error).__name__)
         return {}
-
-
-def _user_frame(heard: Heard) -> UserFrame:
-    """A recogniser's estimate that is no probability is none; it ends no conversation."""
-    estimate = heard.inactivity
-    if estimate is not None and not 0.0 <= estimate <= 1.0:
-        estimate = None
-    return UserFrame(heard.words, estimate, heard.transcribed_frame)
 
 
 def frame_digest(made: SlotFrame) -> str:

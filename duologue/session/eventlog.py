@@ -219,12 +219,13 @@ def pack_heard(heard: Heard) -> dict[str, Any] | None:
     """What recognition said, as far as a conversation takes notice of it; None for nothing."""
     if heard == Heard():
         return None
-    return {
+    packed = {
         "words": list(heard.words),
         "inactivity": heard.inactivity,
         "transcribed_frame": heard.transcribed_frame,
         "notices": [[notice.link.value, notice.detail] for notice in heard.notices],
     }
+    return packed if heard.ahead is None else {**packed, "ahead": heard.ahead}
 
 
 def unpack_heard(packed: Mapping[str, Any] | None) -> Heard:
@@ -236,6 +237,7 @@ def unpack_heard(packed: Mapping[str, Any] | None) -> Heard:
         inactivity=packed["inactivity"],
         transcribed_frame=packed["transcribed_frame"],
         notices=tuple(Notice(Link(link), detail) for link, detail in packed["notices"]),
+        ahead=packed.get("ahead"),
     )
 
 

@@ -46,7 +46,7 @@ from duologue.session.eventlog import LogWriter
 from duologue.session.hearing import RemoteHearing
 from duologue.session.knowledge import KnowledgeShelf, first
 from duologue.session.lookups import Backends, LookupCounters
-from duologue.session.options import conversation, slot_setup
+from duologue.session.options import conversation, floor_rules, slot_setup
 from duologue.session.runtime import CommandRunner
 from duologue.session.seat import Seat
 from duologue.session.seating import Seating
@@ -196,12 +196,15 @@ class Engine:
             raise EngineError(f"no back end is called {options.backend[:100]!r}")
         with self._reservation():
             setup, knowledge = await self._read_files(options)
-            stt = self._local_stt
+            stt, settings = self._local_stt, self.settings
             brain = conversation(
                 options,
                 self.backends,
+                floor=floor_rules(
+                    self.model, settings.floor if options.floor is None else options.floor
+                ),
                 stt_delay_frames=stt.delay_frames if stt is not None else None,
-                max_session_s=self.settings.max_session_s,
+                max_session_s=settings.max_session_s,
                 latencies=self._conductor.latencies,
             )
             id = secrets.token_hex(8)

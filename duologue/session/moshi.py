@@ -34,7 +34,7 @@ from duologue.session.core import ConversationCore, FrameGiven, advance
 from duologue.session.inputs import playable
 from duologue.session.lookups import Backends
 from duologue.session.model_time import LoopThread, ModelTime
-from duologue.session.options import conversation, slot_setup
+from duologue.session.options import conversation, floor_rules, slot_setup
 from duologue.session.stream import SessionStream
 from duologue.session.vocabulary import tell_names
 
@@ -110,6 +110,7 @@ class Moshi:
         system_prompt: str | None = None,
         text: Sampling | None = None,
         audio: Sampling | None = None,
+        floor: bool | None = None,
     ) -> MoshiSession:
         """Begin a conversation.
 
@@ -118,6 +119,7 @@ class Moshi:
                 the built-in tools.
             retriever: who is asked instead; the caller closes it.
             voice, system_prompt: for models that take a prompt (PersonaPlex).
+            floor: whether a floor policy decides when the model may speak; its own way if `None`.
 
         Raises:
             EngineFull: `max_sessions` are open; close one.
@@ -127,6 +129,7 @@ class Moshi:
         options = SessionOptions(
             seed=seed, text=text, audio=audio, init_speaker=init_speaker,
             voice=None if voice is None else Path(voice), system_prompt=system_prompt,
+            floor=floor,
         )  # fmt: skip
         setup = slot_setup(self.model, options)
         own = None
@@ -139,7 +142,7 @@ class Moshi:
                 tell_names(base, stt)
         backends = Backends.of(retriever, ("default",))
         brain = conversation(
-            options, backends.names, simulated=True,
+            options, backends.names, simulated=True, floor=floor_rules(self.model, floor),
             stt_delay_frames=stt.delay_frames if stt is not None else None,
         )  # fmt: skip
         core = ConversationCore(self.bank, self._free.pop(0), brain, setup)

@@ -8,7 +8,15 @@ from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
-from duologue.dialogue import Conversation, ConversationConfig, LatencyHistogram, LatencyMode, Role
+from duologue.dialogue import (
+    Conversation,
+    ConversationConfig,
+    FloorRules,
+    LatencyHistogram,
+    LatencyMode,
+    Role,
+)
+from duologue.dialogue.checks import ConfigError
 from duologue.dialogue.clock import MAX_FRAMES, frames_covering
 from duologue.engine.api import EngineError, SessionOptions, Wording
 from duologue.engine.model import LoadedModel
@@ -43,6 +51,7 @@ def conversation(
     options: SessionOptions,
     backends: tuple[str, ...],
     *,
+    floor: FloorRules | None = None,
     stt_delay_frames: int | None = None,
     max_session_s: float | None = None,
     simulated: bool = False,
@@ -51,6 +60,7 @@ def conversation(
     """The brain of such a conversation.
 
     Args:
+        floor: from `floor_rules`.
         stt_delay_frames: how far words come behind the audio, if that is known.
         simulated: whether lookups take their time in model time (offline).
     """
@@ -64,7 +74,23 @@ def conversation(
         wait = replace(retrieval.wait, stt_delay_frames=stt_delay_frames)
         retrieval = replace(retrieval, wait=wait)
     limit = MAX_FRAMES if max_session_s is None else max(1, frames_covering(max_session_s))
-    return Conversation(replace(config, retrieval=retrieval, max_frames=limit), latencies=latencies)
+    config = replace(config, retrieval=retrieval, max_frames=limit, floor=floor)
+    return Conversation(config, latencies=latencies)
+
+
+def floor_rules(model: LoadedModel, wanted: bool | None) -> FloorRules | None:
+    """The floor policy of a model's conversations: as `wanted`, or as its folder says.
+
+    Raises:
+        EngineError: what its folder says is no policy.
+    """
+    own = None if model.folder is None else model.folder.config.floor
+    if wanted is False or (wanted is None and own is None):
+        return None
+    try:
+        return FloorRules.from_dict({} if own is None else dict(own))
+    except ConfigError as error:
+        raise EngineError(f"{model.name}: config.json: {error}") from error
 
 
 def options_to_data(options: SessionOptions) -> dict[str, Any]:
@@ -80,6 +106,7 @@ def options_to_data(options: SessionOptions) -> dict[str, Any]:
         "system_prompt": options.system_prompt,
         "knowledge": None if options.knowledge is None else str(options.knowledge),
         "metadata": dict(options.metadata),
+        "floor": options.floor,
     }
 
 

@@ -80,7 +80,8 @@ class Heard:
     with their own spaces, as early as they are known; the probability that the user is silent,
     None without an estimate; and the last frame of audio whose words have all been handed in (-1
     before the first), which never goes back. `completed` are the same words once more, whole and
-    timed.
+    timed. `ahead` is what a look ahead found: the words beyond those of all frames so far that
+    would come if silence followed; None where nobody looked.
     """
 
     words: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class Heard:
     transcribed_frame: int | None = None
     completed: tuple[Word, ...] = ()
     notices: tuple[Notice, ...] = ()
+    ahead: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from duologue.engine import LoadedModel, SlotBank
 from duologue.engine.api import EngineSettings, SessionOptions
 from duologue.session.conductor import Conductor
 from duologue.session.eventlog import LogWriter
-from duologue.session.options import conversation, slot_setup
+from duologue.session.options import conversation, floor_rules, slot_setup
 from duologue.session.seat import Seat
 from duologue.session.seating import Seating
 from duologue.session.snapshot import SessionSnapshot
@@ -70,7 +70,8 @@ class Stage:
         """A new session, ready for its first frame; in a slot of one's choice."""
         self.prefer(slot)
         chosen = SessionOptions(**{"seed": 1, **options})
-        brain = conversation(chosen, ("default", "other"), stt_delay_frames=0)
+        floor = floor_rules(self.bank.model, chosen.floor)
+        brain = conversation(chosen, ("default", "other"), floor=floor, stt_delay_frames=0)
         setup = slot_setup(self.bank.model, chosen)
         self.opened += 1
         seat = self.seating.seat(f"session-{self.opened}", chosen, brain, setup)
