@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from duologue.checkpoints.compact import compact_folder
+from duologue.checkpoints.folder import read_json
 from duologue.checkpoints.load import load_codec
-from duologue.checkpoints.save import save_codec
+from duologue.checkpoints.save import save_codec, write_json
 from duologue.stt import front_end_file
 from duologue.training.data import DataError
 from duologue.training.encoded import codec_fingerprint
@@ -20,6 +21,7 @@ from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
 STT_FOLDER = "stt"
 _KEPT = frozenset({"README.md"})
 """What belongs to the folder without being made from the parts."""
+_CONFIG, _FLOOR = "config.json", "floor"
 
 
 def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> int:
@@ -46,6 +48,7 @@ def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> in
             save_codec(
                 whole, load_codec(codec), config_name=CODEC_CONFIG_NAME, weights_name=CODEC_NAME
             )
+        _keep_floor(out, whole)
         size = compact_folder(whole, small)
         for name in _KEPT:
             if (out / name).exists():
@@ -54,3 +57,12 @@ def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> in
             shutil.rmtree(out)
         small.replace(out)
     return size
+
+
+def _keep_floor(before: Path, after: Path) -> None:
+    """Leave a folder its floor policy, if the new language model comes with none of its own."""
+    if not (before / _CONFIG).is_file():
+        return
+    old, new = read_json(before / _CONFIG), read_json(after / _CONFIG)
+    if _FLOOR in old and _FLOOR not in new:
+        write_json(after / _CONFIG, {**new, _FLOOR: old[_FLOOR]})

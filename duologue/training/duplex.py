@@ -112,6 +112,8 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
     `top_k_text`, `temp`, `top_k`; and `pooled_from_text` (see `Sampling.pooled_from`)."""
+    floor: dict[str, Any] | None = None
+    """The finished model's floor policy (`duologue.dialogue.FloorRules`); none if not given."""
     samples: int = 2
     sample_s: float = 12.0
 
@@ -426,7 +428,7 @@ class DuplexTask(LanguageTask):
         described = FolderConfig(
             self.lm.config, mimi_name=CODEC_NAME, mimi_config_name=CODEC_CONFIG_NAME,
             tokenizer_name="tokenizer.model", conditioners=self.conditioners, fuser=self.fuser,
-            lm_gen_config=self.config.generation,
+            lm_gen_config=self.config.generation, floor=self.config.floor,
         )  # fmt: skip
         dtype = getattr(torch, self.config.export_dtype)
         target = folder / "model"
