@@ -251,7 +251,7 @@ def _make_attend(kind: Kind) -> Any:
 
     def attend(q, keys, values, filled, dim, scores, out):  # type: ignore[no-untyped-def]
         stride = dim * size
-        rows(keys, stride, 0, 0, 0, q, 0, 0, dim, 0, scores, 0, 1, 0, filled)
+        rows(keys, stride, 0, 0, 0, q, 0, dim, scores, 0, 1, 0, filled)
         weights = carray(_pointer(scores), (filled,))
         soften(weights, filled, np.float32(1.0 / math.sqrt(dim)))
         column = 0

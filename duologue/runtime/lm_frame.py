@@ -264,17 +264,17 @@ def _temporal(model, streams, slots, work, rank, size):  # type: ignore[no-untyp
 def _heads(model, slots, result, work, rank, size):  # type: ignore[no-untyped-def]
     """What is made of `z`: text logits, extra heads, and the inputs of all depth steps."""
     z, room, batch = work.z[rank], work.temporal, slots.shape[0]
-    planes, sums = room.planes[rank], room.sums[rank]
+    arranged = room.arranged[rank]
     begin, end = share(model.text_classes, rank, size)
-    project(model.matrices[model.text_head], z, batch, work.logits, begin, end, planes, sums)
+    project(model.matrices[model.text_head], z, batch, work.logits, begin, end, arranged)
     begin, end = share(model.depth.dim, rank, size)
     for k in range(model.generated):
         matrix = model.matrices[model.depth_inputs[k]]
-        project(matrix, z, batch, work.depth_x[k], begin, end, planes, sums)
+        project(matrix, z, batch, work.depth_x[k], begin, end, arranged)
     if rank == 0:
         for head in range(model.extra_heads.shape[0]):
             matrix, out = model.matrices[model.extra_heads[head]], room.projected
-            project(matrix, z, batch, out, 0, model.extra_dim, planes, sums)
+            project(matrix, z, batch, out, 0, model.extra_dim, arranged)
             for n in range(batch):
                 soften(out[n], model.extra_dim, np.float32(1.0))
                 copy(out[n], result.extra[head, slots[n]])
@@ -345,8 +345,8 @@ def _codebook(model, streams, given, result, work, k, rank, size):  # type: igno
             x, out = room.x[n, :dim], normed[n, :dim]
             normalize(x, gain, bias, model.head_norm, model.head_eps, out)
     begin, end = share(model.card, rank, size)
-    matrix, planes, sums = model.matrices[model.heads[k]], room.planes[rank], room.sums[rank]
-    project(matrix, normed, batch, work.logits, begin, end, planes, sums)
+    matrix, arranged = model.matrices[model.heads[k]], room.arranged[rank]
+    project(matrix, normed, batch, work.logits, begin, end, arranged)
     meet(work.point, size)
     for n in range(rank, batch, size):
         slot, logits = slots[n], work.logits[n, : model.card]

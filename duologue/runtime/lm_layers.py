@@ -83,8 +83,8 @@ class Room(NamedTuple):
     hidden: np.ndarray
     normed: np.ndarray
     """float32 [threads, B, dim]; this and what follows each thread has for itself."""
-    planes: np.ndarray
-    sums: np.ndarray
+    arranged: np.ndarray
+    """As `normed`, for `linear.project`."""
     query: np.ndarray
     """float32 [threads, head_dim]"""
     key: np.ndarray
@@ -119,8 +119,7 @@ def make_room(stack: Stack, batch: int, threads: int, capacity: int) -> Room:
         gates=zeros(batch, stack.hidden * (2 if stack.gated else 1)),
         hidden=zeros(batch, hidden),
         normed=zeros(threads, batch, dim),
-        planes=zeros(threads, batch, widest),
-        sums=zeros(threads, batch, widest),
+        arranged=zeros(threads, batch, widest),
         query=zeros(threads, head_dim),
         key=zeros(threads, head_dim),
         scores=zeros(threads, capacity),
@@ -147,22 +146,22 @@ def run_layers(stack, weight_set, matrices, room, cache, batch, point, rank, siz
     for number in range(stack.layers):
         maps = stack.maps[weight_set, number]
         _normalize(stack, number, 0, room, batch, rank)
-        normed, planes, sums = room.normed[rank], room.planes[rank], room.sums[rank]
+        normed, arranged = room.normed[rank], room.arranged[rank]
         begin, end = share(room.qkv.shape[1], rank, size)
-        project(matrices[maps[IN_PROJ]], normed, batch, room.qkv, begin, end, planes, sums)
+        project(matrices[maps[IN_PROJ]], normed, batch, room.qkv, begin, end, arranged)
         meet(point, size)
         _attend_heads(stack, number, room, cache, batch, rank, size)
         meet(point, size)
         begin, end = share(stack.dim, rank, size)
         matrix = matrices[maps[OUT_PROJ]]
-        project(matrix, room.attended, batch, room.projected, begin, end, planes, sums)
+        project(matrix, room.attended, batch, room.projected, begin, end, arranged)
         _add(room, stack.scales[number, 0], batch, begin, end)
         meet(point, size)
         _normalize(stack, number, 1, room, batch, rank)
         _feed_in(stack, matrices[maps[FEED_IN]], room, batch, rank, size)
         meet(point, size)
         matrix = matrices[maps[FEED_OUT]]
-        project(matrix, room.hidden, batch, room.projected, begin, end, planes, sums)
+        project(matrix, room.hidden, batch, room.projected, begin, end, arranged)
         _add(room, stack.scales[number, 1], batch, begin, end)
         meet(point, size)
 
@@ -190,10 +189,10 @@ def _feed_in(stack, matrix, room, batch, rank, size):  # type: ignore[no-untyped
     """First map and activation of the feed-forward block, this thread's share of hidden units."""
     hidden = stack.hidden
     begin, end = share(hidden, rank, size)
-    normed, planes, sums = room.normed[rank], room.planes[rank], room.sums[rank]
-    project(matrix, normed, batch, room.gates, begin, end, planes, sums)
+    normed, arranged = room.normed[rank], room.arranged[rank]
+    project(matrix, normed, batch, room.gates, begin, end, arranged)
     if stack.gated:
-        project(matrix, normed, batch, room.gates, hidden + begin, hidden + end, planes, sums)
+        project(matrix, normed, batch, room.gates, hidden + begin, hidden + end, arranged)
     for n in range(batch):
         gates, out = room.gates[n], room.hidden[n, begin:end]
         if stack.gated:

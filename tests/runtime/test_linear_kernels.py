@@ -20,6 +20,8 @@ pytest.importorskip("numba")
 from duologue.runtime.compile import entry
 from duologue.runtime.errors import Unsupported
 from duologue.runtime.linear import MatrixTable, padded, project
+from duologue.runtime.linear_integer import LARGEST, SMALLEST
+from duologue.runtime.linear_tiles import BLOCK
 from duologue.runtime.lm_layers import aligned_zeros
 
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -27,8 +29,8 @@ GROUPED = ("int8_groups", "uint8_groups", "int4", "uint4", "uint4_of_64")
 
 
 @entry
-def run(matrix, x, batch, out, begin, end, planes, sums):  # type: ignore[no-untyped-def]
-    project(matrix, x, batch, out, begin, end, planes, sums)
+def run(matrix, x, batch, out, begin, end, arranged):  # type: ignore[no-untyped-def]
+    project(matrix, x, batch, out, begin, end, arranged)
 
 
 def linear(kind: str, rows: int, columns: int) -> nn.Module:
@@ -55,13 +57,13 @@ def product(module: nn.Module, x: torch.Tensor, parts: int = 1) -> torch.Tensor:
     table = MatrixTable()
     table.add(module)
     batch, columns = x.shape
-    room = [aligned_zeros((batch, padded(columns))) for _ in range(3)]
+    room = [aligned_zeros((batch, padded(columns))) for _ in range(2)]
     room[0][:, :columns] = x.numpy()
     rows = module.out_features
     out = np.full((batch, rows), np.nan, dtype=np.float32)
     for part in range(parts):
         begin, end = part * rows // parts, (part + 1) * rows // parts
-        run(table.array()[0], room[0], batch, out, begin, end, room[1], room[2])
+        run(table.array()[0], room[0], batch, out, begin, end, room[1])
     return torch.from_numpy(out)
 
 
@@ -72,14 +74,46 @@ def test_products_are_those_of_the_widened_weights(kind: str, shape: tuple[int, 
     if columns % 64 and kind in GROUPED:
         columns = 384
     module = linear(kind, rows, columns)
-    x = torch.randn(7, columns)
+    loudness = torch.tensor([1.0, 1e-3, 40.0, 0.0, 1.0, 1e4, 1.0])[:, None]
+    x = torch.randn(7, columns) * loudness
+    made = product(module, x)
     whole = module.weight.detach().float() if kind in FLOATS else None
-    wide = module.quantized_weight.dequantize() if whole is None else whole
+    if whole is None:
+        wide, x = module.quantized_weight.dequantize(), rounded(x)
+    else:
+        wide = whole
     tolerance = 2e-6 * float(wide.abs().sum(1).max())
-    torch.testing.assert_close(product(module, x), x @ wide.T, rtol=1e-5, atol=tolerance)
+    louder = loudness.clamp(min=1e-3)
+    torch.testing.assert_close(made / louder, x @ wide.T / louder, rtol=1e-5, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8_rows", "int4"])
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """What integer weights are multiplied with, [..., columns]: 16 bits, a scale for each block."""
+    blocks = torch.nn.functional.pad(x, (0, -x.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    peaks = blocks.abs().amax(-1, keepdim=True)
+    codes = (blocks * (LARGEST / peaks.clamp(min=SMALLEST))).round()
+    return (codes * (peaks / LARGEST)).flatten(-2)[..., : x.shape[-1]]
+
+
+def test_rounding_a_vector_moves_it_less_than_float16_would() -> None:
+    x = torch.randn(64, 512)
+    error = (rounded(x) - x).norm() / x.norm()
+    assert error < 4e-5
+    assert error < (x.half().float() - x).norm() / x.norm() / 2
+
+
+@pytest.mark.parametrize("kind", ["int8_rows", *GROUPED])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_so(kind: str, odd: float) -> None:
+    """A fault further up must be seen, not become a number."""
+    module, x = linear(kind, 8, 256), torch.randn(2, 256)
+    x[1, 150] = odd
+    made = product(module, x)
+    assert made[0].isfinite().all()
+    assert not made[1].isfinite().any()
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8_rows", *GROUPED[:-1]])
 def test_bits_depend_neither_on_the_batch_nor_on_the_division_of_rows(kind: str) -> None:
     module, x = linear(kind, 43, 160), torch.randn(8, 160)
     together = product(module, x)

@@ -279,7 +279,8 @@ def test_other_precisions_stay_near_the_same_weights_widened(held: str) -> None:
         audio = torch.full((SLOTS, 3), t % 40)
         one = eager.step(codes, text=text, audio=audio)
         other = fast.step(codes, text=text, audio=audio)
-        tolerance = 2e-5 if held in ("int8", "int4") else 2e-2  # caches are rounded, too
+        # Integer weights meet inputs of 16 bits; with floats of 16 bits caches are rounded, too.
+        tolerance = 5e-4 if held in ("int8", "int4") else 2e-2
         torch.testing.assert_close(
             other.text_logits, one.text_logits.float(), rtol=tolerance, atol=tolerance
         )
