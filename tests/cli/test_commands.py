@@ -15,7 +15,7 @@ import pytest
 
 from duologue.audio import read_audio, write_wav
 from duologue.checkpoints.untrained import create_untrained
-from duologue.cli.main import main
+from duologue.cli.main import COMMANDS, load_command, main
 
 QUESTION = Path(__file__).parents[2] / "examples" / "question.wav"
 
@@ -70,6 +70,22 @@ def test_help_is_fast_and_loads_no_torch() -> None:
         seconds.append(float(last.split()[1]))
     # Processor time, which a busy machine does not stretch as it does wall time.
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_each_command_by_the_first_line_of_its_own_help(name: str) -> None:
+    assert load_command(name).get_short_help_str(200) == COMMANDS[name].help
+
+
+def test_a_command_does_not_load_the_others() -> None:
+    program = (
+        "import sys\n"
+        "from duologue.cli.main import load_command\n"
+        "load_command('convert')\n"
+        "assert 'duologue.cli.checkpoints' in sys.modules\n"
+        "assert 'duologue.cli.serve' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_installed_program_reports_a_fault_in_one_line(tmp_path: Path) -> None:
