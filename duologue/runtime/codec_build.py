@@ -23,6 +23,7 @@ from duologue.nn.sequence import SequenceState, StreamingSequence
 from duologue.runtime import codec_kernels as k
 from duologue.runtime.codec_pack import Weights
 from duologue.runtime.codec_program import INPUT, OUTPUT, Buffer, Program
+from duologue.runtime.conv_finish import ELU, NO_ACTIVATION
 from duologue.runtime.errors import Unsupported
 
 Put = Callable[[Buffer | None, Buffer | None], Buffer | None]
@@ -140,7 +141,7 @@ def _put_into(put: Put, place: Buffer, activated: bool) -> None:
 
 def _convolution(program: Program, conv: CausalConv1d, window: Buffer) -> Put:
     def put(into: Buffer | None, activated: Buffer | None) -> Buffer | None:
-        kind = k.ELU if activated else k.NO_ACTIVATION
+        kind = ELU if activated else NO_ACTIVATION
         program.conv(conv, window, raw=into, activation=kind, out=activated)
         return into
 
@@ -166,10 +167,10 @@ def _residual_unit(
     window = program.window(first, memory, rows)
     kept = put_input(program.buffer(rows, first.in_channels), window)
     hidden = program.window(second, after, rows)
-    program.conv(first, window, activation=k.ELU, out=hidden)
+    program.conv(first, window, activation=ELU, out=hidden)
 
     def put(into: Buffer | None, activated: Buffer | None) -> Buffer | None:
-        kind = k.ELU if activated else k.NO_ACTIVATION
+        kind = ELU if activated else NO_ACTIVATION
         program.conv(second, hidden, residual=kept, raw=into, activation=kind, out=activated)
         return into
 

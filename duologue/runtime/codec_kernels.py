@@ -15,6 +15,16 @@ from typing import Any
 import numpy as np
 
 from duologue.runtime.compile import LANES, entry, inlined, kernel, loose
+from duologue.runtime.conv_finish import (
+    BEGIN,
+    ELU,
+    OLD,
+    OUT,
+    RAW,
+    ROW,
+    TABLE_BYTES,
+    finish_tile,
+)
 from duologue.runtime.conv_tile import (
     MAX_ROWS,
     doubles,
@@ -33,11 +43,12 @@ from duologue.runtime.threads import meet
     REPLICATE, PICK, LOOKUP, UPSAMPLE,
 ) = range(14)  # fmt: skip
 COLUMNS = 26
-NO_ACTIVATION, ELU, GELU = range(3)
 SCRATCH_BYTES = 8192
 """Of each thread: a tile and the addresses of its rows."""
 ROWS_TO_SPLIT = 64
 """Products of at least so many rows a thread are shared by rows, others by columns."""
+NEAR_WEIGHTS_BYTES, NEAR_ROWS_BYTES = 2**19, 2**17
+"""Of a product's weights, and of its rows beside them: what a core's own cache holds."""
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -46,7 +57,6 @@ _SMALLEST, _HALF, _ZERO, _ONE = np.float32(-87.0), np.float32(0.5), np.float32(0
 _E2, _E3, _E4, _E5, _E6 = (
     np.float32(c) for c in (0.49999997, 0.16666472, 0.041667648, 0.0083669, 0.00137984)
 )
-_ROOT_HALF = np.float32(math.sqrt(0.5))
 
 
 @inlined
@@ -58,17 +68,6 @@ def _exp(x: Any) -> Any:
     r = r - n * _LN2_LOW
     tail = _E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))
     return (_ONE + (r + r * r * tail)) * power_of_two(n)
-
-
-@inlined
-def _elu(x: Any) -> Any:
-    below = _exp(x if x < _ZERO else _ZERO) - _ONE
-    return below if x <= _ZERO else x
-
-
-@inlined
-def _gelu(x: Any) -> Any:
-    return _HALF * x * (_ONE + np.float32(math.erf(x * _ROOT_HALF)))
 
 
 @kernel
@@ -98,46 +97,35 @@ def _product(op: Any, count: int, rank: int, size: int, scratch: int) -> None:
         first_row, last_row = _share(total, rank, size, MAX_ROWS)
     else:
         first_block, last_block = _share(blocks, rank, size, 1)
-    table, tile = longs(scratch), scratch + 256
-    sums = floats(tile)
-    bias = floats(op[11])
-    for block in range(first_block, last_block):
-        start = block * width
-        used = min(width, columns - start)
-        weights = op[8] + block * block_bytes
-        row = first_row
-        while row < last_row:
-            taken = min(MAX_ROWS, last_row - row)
-            for i in range(taken):
-                slot = (row + i) // rows
-                table[i] = op[2] + slot * op[3] + (row + i - slot * rows) * op[4]
-                begin = bias
-                if op[22] and row + i == slot * rows:
-                    begin = floats(op[22] + slot * op[23])
-                for j in range(width):
-                    sums[i * width + j] = begin[start + j]
-            tile_product(scratch, taken, weights, depth, vectors, half, tile)
-            for i in range(taken):
-                slot = (row + i) // rows
-                at = row + i - slot * rows
-                mine = floats(tile + i * width * 4)
-                if op[15]:
-                    old = floats(op[15] + slot * op[16] + at * op[17] + start * 4)
-                    for j in range(used):
-                        mine[j] += old[j]
-                if op[12]:
-                    raw = floats(op[12] + slot * op[13] + at * op[14] + start * 4)
-                    for j in range(used):
-                        raw[j] = mine[j]
-                if op[18]:
-                    out = floats(op[19] + slot * op[20] + at * op[21] + start * 4)
-                    if op[18] == ELU:
-                        for j in range(used):
-                            out[j] = _elu(mine[j])
-                    else:
-                        for j in range(used):
-                            out[j] = _gelu(mine[j])
-            row += taken
+    table, tile = longs(scratch), scratch + TABLE_BYTES
+    # Where all weights stay in a core's cache, so many rows are taken through all blocks at a time
+    # as stay there, too.
+    near = max(total, 1)
+    if (last_block - first_block) * block_bytes <= NEAR_WEIGHTS_BYTES:
+        near = max(NEAR_ROWS_BYTES // op[4], MAX_ROWS) // MAX_ROWS * MAX_ROWS
+    for chunk in range(first_row, last_row, near):
+        for block in range(first_block, last_block):
+            start = block * width
+            used, offset = min(width, columns - start), start * 4
+            weights = op[8] + block * block_bytes
+            row, end, slot = chunk, min(chunk + near, last_row), chunk // rows
+            at = row - slot * rows
+            while row < end:
+                taken = min(MAX_ROWS, end - row)
+                for i in range(taken):
+                    table[ROW + i] = op[2] + slot * op[3] + at * op[4]
+                    begin = op[22] + slot * op[23] if op[22] and at == 0 else op[11]
+                    table[BEGIN + i] = begin + offset
+                    old = op[15] + slot * op[16] + at * op[17] + offset
+                    raw = op[12] + slot * op[13] + at * op[14] + offset
+                    table[OLD + i], table[RAW + i] = old if op[15] else 0, raw if op[12] else 0
+                    table[OUT + i] = op[19] + slot * op[20] + at * op[21] + offset
+                    at += 1
+                    if at == rows:
+                        slot, at = slot + 1, 0
+                tile_product(scratch, taken, weights, depth, vectors, half, tile)
+                finish_tile(scratch, taken, vectors, used, op[18], tile)
+                row += taken
 
 
 @kernel
@@ -181,23 +169,21 @@ def _context(op: Any, memory: Any, slots: Any, inwards: bool) -> None:
 
 
 @kernel
-def _finish(op: Any, count: int, rank: int, size: int) -> None:
+def _finish(op: Any, count: int, rank: int, size: int, scratch: int) -> None:
     """Bias and activation of a transposed convolution's rows.
 
     Columns: 2 rows a slot, 3 channels, 4 rows, 5 slot stride, 6 bias, 7 activated out, 8 its slot
     stride.
     """
-    rows, channels = op[2], op[3]
+    rows, channels, table = op[2], op[3], longs(scratch)
     first, last = _share(count * rows, rank, size, 1)
-    bias = floats(op[6])
+    vectors = (channels + LANES - 1) // LANES
     for r in range(first, last):
         i = r // rows
         at = (r - i * rows) * channels * 4
-        row, out = floats(op[4] + i * op[5] + at), floats(op[7] + i * op[8] + at)
-        for c in range(channels):
-            row[c] += bias[c]
-        for c in range(channels):
-            out[c] = _elu(row[c])
+        table[OLD], table[RAW] = op[6], op[4] + i * op[5] + at
+        table[OUT] = op[7] + i * op[8] + at
+        finish_tile(scratch, 1, vectors, channels, ELU, table[RAW])
 
 
 @loose
@@ -411,7 +397,7 @@ def run(ops: Any, memory: Any, slots: Any, rank: int, size: int, point: Any, scr
         if kind == PRODUCT:
             _product(op, len(slots), rank, size, mine)
         elif kind == FINISH:
-            _finish(op, len(slots), rank, size)
+            _finish(op, len(slots), rank, size, mine)
         elif kind == NORM:
             _norm(op, len(slots), rank, size)
         elif kind == ATTENTION:

@@ -64,9 +64,9 @@ class Matrix:
 
 
 def aligned(shape: tuple[int, ...], kind: Any = np.float32) -> NDArray[Any]:
-    """Zeros that begin at a cache line."""
+    """Zeros that begin at a cache line, with room after them: a last row is read in whole tiles."""
     count = int(np.prod(shape)) * np.dtype(kind).itemsize
-    block = np.zeros(count + ALIGNMENT, np.uint8)
+    block = np.zeros(count + ALIGNMENT + MAX_VECTORS * LANES * 4, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + count].view(kind).reshape(shape)
 

@@ -22,6 +22,7 @@ from duologue.nn.state import State
 from duologue.nn.transformer import Transformer, TransformerLayer, TransformerState
 from duologue.runtime import codec_kernels as k
 from duologue.runtime.codec_pack import Matrix, Weights, aligned
+from duologue.runtime.conv_finish import GELU, NO_ACTIVATION
 from duologue.runtime.errors import Unsupported
 
 INPUT, OUTPUT = 0, 1
@@ -112,7 +113,7 @@ class Program:
         *,
         raw: Buffer | None = None,
         residual: Buffer | None = None,
-        activation: int = k.NO_ACTIVATION,
+        activation: int = NO_ACTIVATION,
         out: Buffer | None = None,
         begun: Buffer | None = None,
         meet: bool = True,
@@ -212,7 +213,7 @@ class Program:
             self._add_branch(layer, attention.out_proj, layer.layer_scale_1, mixed, x, x)
             self._norm(layer.norm2, x, normed)
             self.linear(
-                self.weights.linear(feedforward.linear_in), normed, activation=k.GELU, out=hidden
+                self.weights.linear(feedforward.linear_in), normed, activation=GELU, out=hidden
             )
             target = out if last else x
             self._add_branch(layer, feedforward.linear_out, layer.layer_scale_2, hidden, x, target)

@@ -67,7 +67,7 @@ def _tile_function(module: Any) -> Any:
 def _tile_loop(
     function: Any, rows: Any, weights: Any, depth: Any, out: Any, m: int, n: int, half: bool
 ) -> Any:
-    """Block that computes an m x (n * LANES) tile and returns. `out` holds what to add to."""
+    """Block that computes an m x (n * LANES) tile and returns."""
     before = function.append_basic_block(f"tile_{m}_{n}_{half}")
     loop = function.append_basic_block(f"loop_{m}_{n}_{half}")
     after = function.append_basic_block(f"store_{m}_{n}_{half}")
@@ -85,7 +85,14 @@ def _tile_loop(
         for i in range(m)
     ]
     cells = [[b.bitcast(place, _VECTOR.as_pointer()) for place in row] for row in places]
-    first = [[b.load(cell, align=4) for cell in row] for row in cells]
+    begins = [_pointer(b, b.load(b.gep(table, [_I64(MAX_ROWS + i)])), _F32) for i in range(m)]
+    first = [
+        [
+            b.load(b.bitcast(b.gep(begin, [_I64(j * LANES)]), _VECTOR.as_pointer()), align=4)
+            for j in range(n)
+        ]
+        for begin in begins
+    ]
     b.branch(loop)
 
     b = ir.IRBuilder(loop)
@@ -124,12 +131,13 @@ def _tile_loop(
 def tile_product(
     context: Any, rows: Any, count: Any, weights: Any, depth: Any, vectors: Any, half: Any, out: Any
 ) -> Any:
-    """out[i, :] += sum over k of rows[i][k] * weights[k, :], for `count` rows.
+    """out[i, :] = begins[i][:] + sum over k of rows[i][k] * weights[k, :], for `count` rows.
 
     Args (all int64):
-        rows: address of a table of row addresses (float32 each, `depth` long).
+        rows: address of a table: the addresses of `MAX_ROWS` rows (float32, `depth` long), then
+            those of what their sums begin with (float32, `vectors * LANES` long).
         weights: address of the block [depth, vectors * LANES], float32 or (`half`) float16.
-        out: address of float32 [count, vectors * LANES], which holds what to begin with.
+        out: address of float32 [count, vectors * LANES].
     """
 
     def generate(ctx: Any, builder: Any, signature: Any, args: Any) -> Any:
