@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from duologue.mimi.codec import Mimi
 from duologue.moshi.lm import MoshiLM
 from duologue.runtime.errors import RuntimeUnavailable, Unsupported
+from duologue.stt.front_end import MelFrontEnd
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,23 @@ def choose_codec_runtime(codec: Mimi, runtime: str) -> None:
     codec.runtime = None
     device = codec.downsample.weight.device
     _choose("the codec", runtime, CODEC_RUNTIMES, device.type == "cpu", attach)
+
+
+def choose_front_end_runtime(front_end: MelFrontEnd, runtime: str) -> None:
+    """Give a recogniser's front end the runtime of this name (`LM_RUNTIMES`).
+
+    Raises:
+        RuntimeUnavailable: it was asked for by name, and the machine or the weights do not fit.
+    """
+
+    def attach() -> None:
+        from duologue.runtime.front_end import FrontEndRuntime
+
+        front_end.runtime = FrontEndRuntime(front_end)
+
+    front_end.runtime = None
+    device = front_end.first.weight.device
+    _choose("the front end", runtime, LM_RUNTIMES, device.type == "cpu", attach)
 
 
 def choose_lm_runtime(lm: MoshiLM, runtime: str) -> None:

@@ -10,39 +10,21 @@ from __future__ import annotations
 
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from duologue.mimi.codec import DecoderState, EncoderState, Mimi
-from duologue.nn.state import State
-from duologue.runtime import codec_kernels as k
 from duologue.runtime.codec_build import check, decoder_program, encoder_program
-from duologue.runtime.codec_pack import Weights, aligned
-from duologue.runtime.codec_program import Program
-from duologue.runtime.codec_team import TEAM
+from duologue.runtime.codec_pack import Weights
+from duologue.runtime.codec_runner import Loaded, Runner, takes
 from duologue.runtime.errors import Unsupported
-from duologue.runtime.threads import meeting_point
 
-MAX_THREADS = 16
-MACS_PER_THREAD = 24_000_000
-"""Work that makes waking one more thread worth while."""
 OFFLINE_FRAMES = 16
 """Frames of a recording that are treated at once: weights are read once for all of them."""
 MAX_PROGRAMS = 12
 """Programs kept, by direction, codebooks, slots and frames; the oldest goes first."""
-
-
-@dataclass
-class _Loaded:
-    """A program ready to run."""
-
-    program: Program
-    table: NDArray[np.int64]
 
 
 class CodecRuntime:
@@ -61,10 +43,8 @@ class CodecRuntime:
         self._codec = weakref.ref(codec)
         self.half = half
         self._lock = threading.Lock()
-        self._programs: dict[tuple[Any, ...], _Loaded] = {}
-        self._states: dict[int, tuple[Any, list[Tensor], NDArray[np.int64]]] = {}
-        self._scratch = aligned((MAX_THREADS, k.SCRATCH_BYTES // 4))
-        self._point = meeting_point()
+        self._programs: dict[tuple[Any, ...], Loaded] = {}
+        self._runner = Runner()
         self._forget_weights(codec)
         check(codec)
 
@@ -74,8 +54,7 @@ class CodecRuntime:
 
     def takes(self, tensor: Tensor) -> bool:
         """Whether an input is of a kind that this runs: on the CPU, float32 or codes, not empty."""
-        plain = tensor.dtype in (torch.float32, torch.int64)
-        return plain and tensor.device.type == "cpu" and tensor.numel() > 0
+        return takes(tensor)
 
     def encode_step(
         self, pcm: Tensor, state: EncoderState, active: Tensor | None, levels: int
@@ -88,7 +67,7 @@ class CodecRuntime:
         codes = make(pcm.shape[0], levels, frames, dtype=torch.int64)
         with self._lock:
             loaded = self._program(codec, state, pcm.shape[0], frames, levels)
-            self._run(loaded, state, pcm, codes, active)
+            self._runner.run(loaded, state, pcm, codes, active)
         return codes
 
     def decode_step(self, codes: Tensor, state: DecoderState, active: Tensor | None) -> Tensor:
@@ -106,7 +85,7 @@ class CodecRuntime:
         pcm = make(slots, 1, frames * codec.frame_size)
         with self._lock:
             loaded = self._program(codec, state, slots, frames, levels)
-            self._run(loaded, state, codes, pcm, active)
+            self._runner.run(loaded, state, codes, pcm, active)
         return pcm
 
     def encode(self, pcm: Tensor, levels: int) -> Tensor:
@@ -136,7 +115,7 @@ class CodecRuntime:
 
     def _program(
         self, codec: Mimi, state: EncoderState | DecoderState, slots: int, frames: int, levels: int
-    ) -> _Loaded:
+    ) -> Loaded:
         if codec.downsample.weight is not self._witness or self._written() != self._version:
             self._forget_weights(codec)
         encodes = isinstance(state, EncoderState)
@@ -150,7 +129,7 @@ class CodecRuntime:
                 program = decoder_program(
                     codec, self._weights, codec.init_decoder_state(1), slots, frames, levels
                 )
-            loaded = _Loaded(program, program.finish())
+            loaded = Loaded.of(program)
             while len(self._programs) >= MAX_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             self._programs[key] = loaded
@@ -169,36 +148,3 @@ class CodecRuntime:
     def _written(self) -> int:
         """How often weights have been written to in place."""
         return sum(parameter._version for parameter in self._parameters)
-
-    def _run(
-        self, loaded: _Loaded, state: State, source: Tensor, out: Tensor, active: Tensor | None
-    ) -> None:
-        slots = source.shape[0]
-        chosen = np.arange(slots) if active is None else np.flatnonzero(active.numpy())
-        if not len(chosen):
-            return
-        memory = self._addresses(state)
-        memory[0], memory[1] = source.data_ptr(), out.data_ptr()
-        table, point = loaded.table, self._point
-        scratch = self._scratch.ctypes.data
-        worth = 1 + loaded.program.macs * len(chosen) // MACS_PER_THREAD
-        size = max(1, min(torch.get_num_threads(), worth, MAX_THREADS))
-
-        def part(rank: int, size: int) -> None:
-            k.run(table, memory, chosen, rank, size, point, scratch)
-
-        TEAM.run(part, size)
-
-    def _addresses(self, state: State) -> NDArray[np.int64]:
-        """Addresses of a state's tensors, worked out once for each state."""
-        known = self._states.get(id(state))
-        if known is not None and known[0]() is state:
-            return known[2]
-        tensors = list(state.tensors().values())
-        if not all(t.is_contiguous() and t.device.type == "cpu" for t in tensors):
-            raise ValueError("a codec's state must lie on the CPU, contiguous")
-        memory = np.array([0, 0, *(t.data_ptr() for t in tensors)], np.int64)
-        name, states = id(state), self._states
-        watch = weakref.ref(state, lambda _: states.pop(name, None))
-        self._states[name] = (watch, tensors, memory)
-        return memory

@@ -40,8 +40,8 @@ from duologue.runtime.threads import meet
 # Kinds of operation (column 0). Column 1 says whether threads meet after it.
 (
     LOAD, STORE, CONTEXT_IN, CONTEXT_OUT, PRODUCT, FINISH, NORM, ROTATION, ATTENTION, ADVANCE,
-    REPLICATE, PICK, LOOKUP, UPSAMPLE,
-) = range(14)  # fmt: skip
+    REPLICATE, PICK, LOOKUP, UPSAMPLE, ENERGY, LOGARITHM, RMS_NORM,
+) = range(17)  # fmt: skip
 COLUMNS = 26
 SCRATCH_BYTES = 8192
 """Of each thread: a tile and the addresses of its rows."""
@@ -381,6 +381,52 @@ def _upsample(op: Any, memory: Any, slots: Any) -> None:
                     kept[c * stride + j] = x[c] * later[c]
 
 
+@kernel
+def _energy(op: Any, count: int, rank: int, size: int) -> None:
+    """Squares of complex numbers. 2 in [rows, 2 bins], real parts first, 3 out, 4 rows, 5 bins."""
+    bins = op[5]
+    first, last = _share(count * op[4], rank, size, 1)
+    for r in range(first, last):
+        real, out = floats(op[2] + r * bins * 8), floats(op[3] + r * bins * 4)
+        imaginary = floats(op[2] + r * bins * 8 + bins * 4)
+        for f in range(bins):
+            out[f] = real[f] * real[f] + imaginary[f] * imaginary[f]
+
+
+@kernel
+def _logarithm(op: Any, count: int, rank: int, size: int) -> None:
+    """(log(x + floor) - mean) / scale. 2 in, 3 out, 4 its slot stride, 5 rows a slot, 6 width,
+    7 floor, mean and scale (float32)."""
+    rows, width, numbers = op[5], op[6], floats(op[7])
+    first, last = _share(count * rows, rank, size, 1)
+    for r in range(first, last):
+        i = r // rows
+        x, out = (
+            floats(op[2] + r * width * 4),
+            floats(op[3] + i * op[4] + (r - i * rows) * width * 4),
+        )
+        for c in range(width):
+            out[c] = (np.float32(math.log(x[c] + numbers[0])) - numbers[1]) / numbers[2]
+
+
+@loose
+def _rms_norm(op: Any, memory: Any, slots: Any, rank: int, size: int) -> None:
+    """Root-mean-square norm of rows, put out as columns. 2 in, 3 rows a slot, 4 width, 5 gain,
+    6 epsilon (float32), 7 memory of the output [slots, width, rows]."""
+    rows, width, gain, eps = op[3], op[4], floats(op[5]), floats(op[6])[0]
+    first, last = _share(len(slots) * rows, rank, size, 1)
+    for r in range(first, last):
+        i = r // rows
+        x = floats(op[2] + r * width * 4)
+        out = floats(memory[op[7]] + (slots[i] * width * rows + r - i * rows) * 4)
+        square = _ZERO
+        for c in range(width):
+            square += x[c] * x[c]
+        scale = _ONE / np.float32(math.sqrt(square / np.float32(width) + eps))
+        for c in range(width):
+            out[c * rows] = x[c] * (gain[c] * scale)
+
+
 @entry
 def run(ops: Any, memory: Any, slots: Any, rank: int, size: int, point: Any, scratch: int) -> None:
     """Execute a program for the given slots, as thread `rank` of `size`.
@@ -402,6 +448,12 @@ def run(ops: Any, memory: Any, slots: Any, rank: int, size: int, point: Any, scr
             _norm(op, len(slots), rank, size)
         elif kind == ATTENTION:
             _attention(op, memory, slots, rank, size)
+        elif kind == ENERGY:
+            _energy(op, len(slots), rank, size)
+        elif kind == LOGARITHM:
+            _logarithm(op, len(slots), rank, size)
+        elif kind == RMS_NORM:
+            _rms_norm(op, memory, slots, rank, size)
         elif kind == PICK:
             _pick(op, memory, slots, rank, size)
         elif index % size == rank:

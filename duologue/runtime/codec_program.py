@@ -137,12 +137,16 @@ class Program:
         before = conv.context
         window = self.buffer(rows, conv.in_channels, before)
         if before:
-            # Turned round well before its product: threads meet in between.
-            where = [self.memory(state.previous), conv.in_channels, before]
-            self.add(k.CONTEXT_IN, *where, window.start, window.stride, meet=False)
-            last = window.start + rows * window.width * 4
-            self._contexts_out.append([k.CONTEXT_OUT, 0, *where, last, window.stride])
+            self.remember(state.previous, window)
         return window
+
+    def remember(self, context: Tensor, window: Buffer) -> None:
+        """Have a window's spare rows be the end of what was in it last time, [slots, C, n]."""
+        # Turned round well before its product: threads meet in between.
+        where = [self.memory(context), window.width, window.before]
+        self.add(k.CONTEXT_IN, *where, window.start, window.stride, meet=False)
+        last = window.start + window.rows * window.width * 4
+        self._contexts_out.append([k.CONTEXT_OUT, 0, *where, last, window.stride])
 
     def conv(self, conv: CausalConv1d, window: Buffer, **targets: Any) -> None:
         """The rows of a window, convolved."""

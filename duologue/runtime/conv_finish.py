@@ -18,7 +18,7 @@ from numba.core import cgutils
 from duologue.runtime.compile import LANES
 from duologue.runtime.conv_tile import MAX_ROWS, intrinsic
 
-NO_ACTIVATION, ELU, GELU = range(3)
+NO_ACTIVATION, ELU, GELU, SILU = range(4)
 ROW, BEGIN, OLD, RAW, OUT = (kind * MAX_ROWS for kind in range(5))
 """Where the addresses of a tile's rows stand in its table: the inputs, what sums start from, the
 residual, and where to store sums as they are and activated (0 for none, in all rows)."""
@@ -67,7 +67,7 @@ def _function(module: Any) -> Any:
     table, count, vectors, used, activation, tile = function.args
     choice = b.switch(activation, function.append_basic_block("other"))
     ir.IRBuilder(choice.default).ret_void()
-    for kind in (NO_ACTIVATION, ELU, GELU):
+    for kind in (NO_ACTIVATION, *_FUNCTIONS):
         block = function.append_basic_block(f"activation_{kind}")
         choice.add_case(_I64(kind), block)
         _Rows(ir.IRBuilder(block), kind, table, count, vectors, used, tile).run()
@@ -120,8 +120,7 @@ class _Rows:
         with b.if_then(b.icmp_signed("!=", starts[1], _I64(0))):
             self._store(b.load(place), raw, mask)
         if self.kind != NO_ACTIVATION:
-            active = elu if self.kind == ELU else gelu
-            self._store(active(b, b.load(place)), out, mask)
+            self._store(_FUNCTIONS[self.kind](b, b.load(place)), out, mask)
 
     def _load(self, at: Any, mask: Any) -> Any:
         pointer = self.b.inttoptr(at, _VECTOR.as_pointer())
@@ -162,6 +161,16 @@ def gelu(b: Any, x: Any) -> Any:
     above = b.fsub(splat_of(2.0), rest)
     twice = b.select(b.fcmp_ordered(">", x, splat_of(0.0)), above, rest)
     return b.fmul(b.fmul(splat_of(0.5), x), twice)
+
+
+def silu(b: Any, x: Any) -> Any:
+    """x / (1 + e^-x)"""
+    size = exponential(b, b.fneg(_call(b, "fabs", x)))
+    share = b.select(b.fcmp_ordered(">=", x, splat_of(0.0)), splat_of(1.0), size)
+    return b.fdiv(b.fmul(x, share), b.fadd(splat_of(1.0), size))
+
+
+_FUNCTIONS = {ELU: elu, GELU: gelu, SILU: silu}
 
 
 def exponential(b: Any, x: Any) -> Any:

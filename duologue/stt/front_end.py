@@ -22,9 +22,9 @@ from duologue.nn.conv import CausalConv1d, ConvState
 from duologue.nn.norm import RMSNorm
 from duologue.nn.state import State, assign_active, tensor_field
 
-_FLOOR = 1e-5
+FLOOR = 1e-5
 """Added to energies before the logarithm."""
-_MEAN, _SCALE = -5.0, 3.0
+MEAN, SCALE = -5.0, 3.0
 """Roughly those of the log energies of speech."""
 _KERNEL = 5
 _EPS = 1e-6
@@ -61,6 +61,20 @@ class FrontEnd(Protocol):
         """Whole frames [B, 1, T] -> int64 codes [B, K, T / frame_size], or vectors [B, dim, ...]
         that are added to the model's input.
         """
+        ...
+
+
+class FrontEndRunner(Protocol):
+    """Takes a `MelFrontEnd`'s steps in its place."""
+
+    def takes(self, pcm: Tensor) -> bool:
+        """Whether sound is of a kind that this runs."""
+        ...
+
+    def encode_step(
+        self, front_end: MelFrontEnd, pcm: Tensor, state: MelFrontEndState, active: Tensor | None
+    ) -> Tensor:
+        """As `MelFrontEnd.encode_step`, whose checks have been made; inactive slots get zeros."""
         ...
 
 
@@ -142,6 +156,8 @@ class MelFrontEnd(nn.Module):
             for width, count in zip(widths[1:], config.units, strict=True)
         )
         self.norm = RMSNorm(config.dim, _EPS, in_float32=True)
+        self.runtime: FrontEndRunner | None = None
+        """What takes whole frames instead of the modules; see `duologue.runtime`."""
         self._fixed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -192,6 +208,8 @@ class MelFrontEnd(nn.Module):
             raise ValueError(
                 f"pcm must be [B, 1, whole frames of {self.frame_size}], got {tuple(pcm.shape)}"
             )
+        if self.runtime is not None and self.runtime.takes(pcm):
+            return self.runtime.encode_step(self, pcm, state, active)
         heard = torch.cat([state.samples, pcm[:, 0]], dim=1)
         assign_active(state.samples, heard[:, pcm.shape[-1] :], active)
         states = iter(state.convs or ())
@@ -215,7 +233,7 @@ class MelFrontEnd(nn.Module):
         window, filters = self._window_and_filters(heard.device)
         pieces = heard.unfold(-1, self.config.window, self.config.hop) * window
         energies = torch.fft.rfft(pieces, self.config.n_fft).abs().square() @ filters
-        return torch.log(energies + _FLOOR)
+        return torch.log(energies + FLOOR)
 
     def _window_and_filters(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Made once for each device; they are no weights, and stay in float32."""
@@ -277,4 +295,4 @@ def _edges(config: MelFrontEndConfig) -> Tensor:
 
 
 def _normal(spectra: Tensor) -> Tensor:
-    return (spectra - _MEAN) / _SCALE
+    return (spectra - MEAN) / SCALE

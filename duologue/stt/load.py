@@ -20,6 +20,7 @@ from duologue.checkpoints.load import load_codec, load_lm
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
 from duologue.moshi.lm import MoshiLM
+from duologue.runtime.choice import choose_front_end_runtime
 from duologue.stt import front_end_file
 from duologue.stt.biasing import BiasWeights
 from duologue.stt.front_end import FrontEndError, MelFrontEnd, MelFrontEndConfig
@@ -82,6 +83,8 @@ def load_recogniser(
     kept = quantization or "stored"
     lm = load_lm(folder.path, device=device, dtype=dtype, quantization=kept, runtime=runtime)
     own = _front_end(folder, lm)
+    if isinstance(own, MelFrontEnd):
+        choose_front_end_runtime(own, runtime)
     recogniser = Recogniser(
         lm, own, TextTokenizer(folder.tokenizer_path), delay_s=delay_s, prefix_s=prefix_s,
         vocabulary=vocabulary, weights=weights,

@@ -17,7 +17,7 @@ from torch import Tensor
 import duologue
 from duologue.checkpoints.save import save_codec
 from duologue.mimi import Mimi, MimiConfig
-from duologue.runtime import codec as runtime_module
+from duologue.runtime import codec_runner
 from duologue.runtime.errors import RuntimeUnavailable
 
 SLOTS = 3
@@ -84,7 +84,7 @@ def test_bits_depend_on_nothing_but_the_slot(fast: Mimi, monkeypatch: pytest.Mon
     """Alone or in a batch, frame by frame or not, with one thread or several."""
     pcm = audio(5)
     codes, heard = fast.encode(pcm), fast.decode(fast.encode(pcm))
-    monkeypatch.setattr(runtime_module, "MACS_PER_THREAD", 1)
+    monkeypatch.setattr(codec_runner, "MACS_PER_THREAD", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
