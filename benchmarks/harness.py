@@ -10,7 +10,7 @@ A system's side is a function that sets itself up and yields the times of one bu
     def setup(options: dict[str, Any]) -> Worker: ...     # in the system's process
     serve(setup)                                          # answers bursts until the harness ends
 
-The harness's side:
+The harness's side, in a program that `main` gives its arguments:
 
     systems = [System("ours", [PYTHON, __file__, "--work"], {"threads": 2}), ...]
     figures = compare(systems, rounds=6)                  # {"ours": Figures(...), ...}
@@ -22,6 +22,7 @@ Knows no model. Nothing here names a host, and results hold no paths.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -51,6 +52,9 @@ Each section is written by the command that it names, from the JSON file of the 
 times of one table, and trust ratios more than times. `make peers` installs the other programs.
 """
 
+READ_MIB = 256
+"""What `reader` reads at once, far beyond the caches."""
+
 Burst = Mapping[str, Sequence[float]]
 """Milliseconds by what was measured ("encode", "decode", ...), one number a repetition."""
 
@@ -75,6 +79,25 @@ def serve(setup: Callable[[dict[str, Any]], Worker]) -> None:
         times = {name: list(values) for name, values in worker.burst(int(line)).items()}
         reply = {"times": times, "peak_mb": peak_mb()}
         print(json.dumps(reply), file=answers, flush=True)
+
+
+def _read(options: dict[str, Any]) -> Worker:
+    """A system that does nothing but read memory: what a step's rate is measured against."""
+    import torch
+
+    torch.set_num_threads(options["threads"])
+    block = torch.ones(READ_MIB * 2**18)
+    block.sum()
+
+    def burst(repetitions: int) -> Burst:
+        times = []
+        for _ in range(repetitions):
+            begin = time.perf_counter()
+            block.sum()
+            times.append(1e3 * (time.perf_counter() - begin))
+        return {"read": times}
+
+    return Worker(burst)
 
 
 def peak_mb() -> float:
@@ -150,6 +173,19 @@ class Figures:
         return [value for burst in self.times[what] for value in burst]
 
 
+READER = "reading alone"
+
+
+def reader(threads: int, repetitions: int = 12) -> System:
+    """Reads `READ_MIB` of memory (torch's sum), in turns with the others: this machine's rate."""
+    return System(READER, [OUR_PYTHON, __file__], {"threads": threads}, repetitions)
+
+
+def read_rate(figures: Figures) -> float:
+    """GB/s that a `reader` reached in the middle."""
+    return READ_MIB * 2**20 / figures.median("read") / 1e6
+
+
 def compare(
     systems: Sequence[System],
     rounds: int = 6,
@@ -209,6 +245,74 @@ def _answer(process: subprocess.Popen[str], repetitions: int | None) -> dict[str
     if not line:
         return {"failure": f"the process ended with status {process.wait()}"}
     return json.loads(line)
+
+
+# A program.
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a benchmark asks: its cases, how one is measured, and what is told of all."""
+
+    name: str
+    """Of its record and its section."""
+    about: str
+    cases: Sequence[str]
+    setup: Callable[[dict[str, Any]], Worker]
+    run_case: Callable[[str], list[dict[str, Any]]]
+    report: Callable[[Record], None]
+    prepare: Callable[[], None] | None = None
+    """Writes what all systems read; runs in the peers' Python."""
+    prepared: Path | None = None
+    """A file that is there afterwards."""
+    check: Callable[[Record], list[str]] | None = None
+    """What has become slower than it must not."""
+
+
+def ensure_prepared(question: Question, program: str) -> None:
+    """Have a question's files written, once."""
+    if question.prepared is not None and not question.prepared.exists():
+        subprocess.run([PEER_PYTHON, program, "--prepare"], check=True)
+
+
+def main(question: Question, program: str) -> None:
+    """A benchmark's command line: its cases, all of them by default, one after another.
+
+    Each case replaces its own rows of the record, so that they may be measured one at a time.
+    """
+    parser = argparse.ArgumentParser(
+        description=question.about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="|".join(question.cases))
+    parser.add_argument("--report", action="store_true", help="only write tables and plot anew")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.cases) - set(question.cases):
+        parser.error(f"{sorted(unknown)[0]} is no case; cases are {', '.join(question.cases)}")
+    if arguments.work:
+        serve(question.setup)
+    elif arguments.prepare and question.prepare is not None:
+        question.prepare()
+    elif arguments.report:
+        question.report(Record(**json.loads((RESULTS / f"{question.name}.json").read_text())))
+    else:
+        ensure_prepared(question, program)
+        for case in arguments.cases or question.cases:
+            _run_and_tell(question, case)
+
+
+def _run_and_tell(question: Question, case: str) -> None:
+    print(case, flush=True)
+    rows = [{**row, "date": date.today().isoformat()} for row in question.run_case(case)]
+    command = f"python benchmarks/{question.name}.py"
+    kept = record(Record(question.name, command, rows), keys=("case",))
+    question.report(kept)
+    for fault in question.check(kept) if question.check else ():
+        print(f"  slower than it was: {fault}", flush=True)
+    for row in rows:
+        for name, found in row["systems"].items():
+            print(f"  {row['case']} {name}: {json.dumps(found)}", flush=True)
 
 
 # The machine.
@@ -293,7 +397,9 @@ def record(result: Record, keys: Sequence[str] = ()) -> Record:
     path = RESULTS / f"{result.question}.json"
     if keys and path.exists():
         new = {tuple(row[key] for key in keys) for row in result.rows}
-        old = json.loads(path.read_text())["rows"]
+        before = json.loads(path.read_text())
+        when = before["machine"].get("date")
+        old = [{"date": when, **row} for row in before["rows"]]
         kept = [row for row in old if tuple(row.get(key) for key in keys) not in new]
         result.rows = sorted(
             kept + result.rows, key=lambda row: tuple(str(row.get(key)) for key in keys)
@@ -372,3 +478,7 @@ def plot_bars(
     RESULTS.mkdir(parents=True, exist_ok=True)
     figure.savefig(RESULTS / f"{question}.png", dpi=110)
     pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    serve(_read)

@@ -2,22 +2,21 @@
 
     float32-2     one step of the 300 M class, batch 1: precision of the weights, threads
                   (also float16-2, bfloat16-2, int8-2, int4-2, and -1 for one thread)
-    full-2        the same in bfloat16 and int4 with a full context of 3000 frames
-    batch-2       int8 and bfloat16 at 1, 2, 4 and 8 conversations
+    int4-full-2   the same with a full context of 3000 frames (also bfloat16)
+    int8-batch-1  1, 2, 4 and 8 conversations at once: precision, threads (also bfloat16, int4)
 
 The class: temporal stack of 1024 x 16, depth stack of 512 x 4 over 8 codebooks, 444 M parameters,
 random weights, the same file for all. Peer: `moshi`'s `LMGen` (`make peers`), compilation off as in
 the package on CPU. What a step must read (weights, embedding rows, the cached keys and values)
-divided by its time is a rate; its share of the machine's read bandwidth, measured in the same run,
-is the figure that holds on other machines. Results go to docs/benchmarks/lm.json, its plot, and
-docs/benchmarks.md.
+divided by its time is a rate; its share of the rate at which the machine reads, measured in turns
+with it, is the figure that holds on other machines. Results go to docs/benchmarks/lm.json, its
+plot, and docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,10 +28,15 @@ from harness import Figures, System, Worker
 FOLDER = harness.ROOT / "out" / "benchmarks" / "lm"
 OURS, EAGER, PEER = "duologue", "duologue, eager", "moshi"
 FLOATS = ("float32", "float16", "bfloat16")
-PRECISIONS = (*FLOATS, "int8", "int4")
+INTEGERS = ("int8", "int4")
+PRECISIONS = (*FLOATS, *INTEGERS)
 CONTEXT = 3000
-CASES = (*(f"{precision}-{threads}" for precision in PRECISIONS for threads in (2, 1)), "full-2",
-         "batch-2")  # fmt: skip
+BATCHES = (1, 2, 4, 8)
+CASES = (
+    *(f"{precision}-{threads}" for precision in PRECISIONS for threads in (2, 1)),
+    *(f"{precision}-full-2" for precision in ("bfloat16", "int4")),
+    *(f"{precision}-batch-1" for precision in ("bfloat16", "int8", "int4")),
+)
 LEAST_SHARE = {("float32", 2): 0.6, ("bfloat16", 2): 0.6, ("int8", 2): 0.55, ("int4", 2): 0.45}
 """Shares of the bandwidth below which something has been broken (a shared machine is noisy)."""
 DESKTOP_GB_S = 80.0
@@ -125,47 +129,45 @@ def prepare() -> None:
 
 def run_case(case: str) -> list[dict[str, Any]]:
     """Measure one case; its rows for the record."""
-    kind, number = case.rsplit("-", 1)
-    threads = int(number)
-    if kind == "full":
-        wanted = [{"precision": p, "full": True} for p in ("bfloat16", "int4")]
-    elif kind == "batch":
-        wanted = [{"precision": p, "batch": b} for p in ("bfloat16", "int8") for b in (1, 2, 4, 8)]
+    precision, *kinds, number = case.split("-")
+    options: dict[str, Any] = {"precision": precision, "threads": int(number)}
+    asked = [harness.reader(options["threads"])]
+    if "batch" in kinds:
+        asked += [system for batch in BATCHES for system in systems({**options, "batch": batch})]
+    elif "full" in kinds:
+        options["full"] = True
+        asked += systems(options)
     else:
-        wanted = [{"precision": kind}]
-    machine = harness.measure_machine(threads)
-    rows = []
-    for one in wanted:
-        options = {**one, "threads": threads}
-        names = (OURS, PEER) if kind in ("float32", "bfloat16") else (OURS,)
-        figures = harness.compare(_systems(options, names), rounds=4, limit_s=30)
-        label = f"{case}-{one['precision']}-{one.get('batch', 1)}"
-        rows.append(_row(case if kind in PRECISIONS else label, options, figures, machine))
-    return rows
+        asked += systems(options, (OURS, EAGER) if precision in INTEGERS else (OURS, PEER))
+    return [_row(case, options, harness.compare(asked, rounds=6, limit_s=25, deadline_s=50))]
 
 
-def _systems(options: dict[str, Any], names: Sequence[str]) -> list[System]:
+def at_once(batch: int) -> str:
+    """Name of ours where several conversations are compared."""
+    return f"{OURS}, {batch} at once"
+
+
+def systems(options: dict[str, Any], names: Sequence[str] = (OURS,)) -> list[System]:
     out = []
     for name in names:
         python = harness.PEER_PYTHON if name == PEER else harness.OUR_PYTHON
         if python.exists():
             command = [python, __file__, "--work"]
-            repetitions = 25 if name == OURS else 6
-            out.append(System(name, command, {**options, "system": name}, repetitions))
+            repetitions = 12 if name == OURS else 3
+            label = at_once(options["batch"]) if "batch" in options else name
+            out.append(System(label, command, {**options, "system": name}, repetitions))
     return out
 
 
-def _row(
-    case: str, options: dict[str, Any], figures: dict[str, Figures], machine: dict[str, float]
-) -> dict[str, Any]:
+def _row(case: str, options: dict[str, Any], figures: dict[str, Figures]) -> dict[str, Any]:
+    machine = {"read_gb_s": round(harness.read_rate(figures.pop(harness.READER)), 2)}
     row = {"case": case, **options, "machine": machine}
     row["systems"] = {name: found.summary() for name, found in figures.items()}
-    read = figures[OURS].facts.get("read_bytes")
-    if not read:
-        return row
     for name, found in figures.items():
-        if found.failure is None:
-            rate = read / figures[name].median("step") / 1e6
+        first = figures.get(OURS) or figures[at_once(1)]
+        read = found.facts.get("read_bytes") or first.facts["read_bytes"]
+        if found.failure is None and name != EAGER:  # which reads what it has widened before
+            rate = read / found.median("step") / 1e6
             row["systems"][name] |= {
                 "gb_s": round(rate, 2), "share": round(rate / machine["read_gb_s"], 3),
             }  # fmt: skip
@@ -174,50 +176,71 @@ def _row(
 
 def report(record: harness.Record) -> None:
     """Table and plot from the record."""
-    steps = [row for row in record.rows if row["case"].split("-")[0] in PRECISIONS]
+    steps = [row for row in record.rows if row["case"].count("-") == 1]
     steps.sort(key=lambda row: (-row["threads"], PRECISIONS.index(row["precision"])))
     lines, bars = [], {}
     for row in steps:
         found = {name: f for name, f in row["systems"].items() if "step" in f}
         bars[f"{row['precision']}, {row['threads']} thr"] = {
-            name: f["step"]["p50_ms"] for name, f in found.items()
+            name: f["step"]["p50_ms"] for name, f in found.items() if name != EAGER
         }
         peer = found.get(PEER, {}).get("step", {}).get("p50_ms")
         for name, f in found.items():
             lines.append([
                 row["precision"], row["threads"], name, f["step"]["p50_ms"], f["step"]["p95_ms"],
-                f"{peer / f['step']['p50_ms']:.1f}" if peer else "it has none",
-                f["gb_s"], row["machine"]["read_gb_s"], f"{f['share']:.2f}", f["peak_mb"],
+                f"{peer / f['step']['p50_ms']:.1f}" if peer else "not compared",
+                f.get("gb_s", ""), row["machine"]["read_gb_s"],
+                f"{f['share']:.2f}" if "share" in f else "", f["peak_mb"],
+                row["date"],
             ])  # fmt: skip
     header = (
         "weights", "threads", "system", "ms a step, p50", "p95", "times moshi", "GB/s",
-        "GB/s the machine reads", "share", "peak MB",
+        "GB/s the machine reads", "share", "peak MB", "measured",
     )  # fmt: skip
     parts = [
         f"## A language model's step on CPU\n\n`{record.command}`. 444 M parameters, batch 1, "
         "short context, greedy, the same random weights for all; systems take turns in one run. "
-        "The share is of the read bandwidth measured just before (the best of several passes). "
+        "The share is of the rate at which the machine reads a large block, medians of both; on a "
+        "shared machine that rate comes and goes, so it is measured in turns with the steps (until "
+        "2026-11-29: just before them, the best of several passes). "
         f"{harness.machine_line(record.machine)}",
         harness.table(header, lines),
     ]
-    others = [row for row in record.rows if row not in steps]
-    if others:
-        lines = [
-            [
-                row["precision"], "3000 frames" if row.get("full") else "short",
-                row.get("batch", 1), f["step"]["p50_ms"], f["step"]["p95_ms"], f["gb_s"],
-                f"{f['share']:.2f}",
-            ]
-            for row in others
-            for f in [row["systems"][OURS]]
-        ]  # fmt: skip
-        header = ("weights", "context", "conversations", "ms p50", "p95", "GB/s", "share")
-        parts.append(harness.table(header, lines))
+    parts += [part for part in (_full_table(record), _batch_table(record)) if part]
     if line := _implied_7b(steps):
         parts.append(line)
     parts.append("![milliseconds per step](benchmarks/lm.png)")
     harness.publish("lm", "\n\n".join(parts))
     harness.plot_bars("lm", "A step of the 300 M class, batch 1", bars, line=("real time", 80.0))
+
+
+def _full_table(record: harness.Record) -> str:
+    lines = [
+        [row["precision"], row["threads"], f["step"]["p50_ms"], f["step"]["p95_ms"], f["gb_s"],
+         f"{f['share']:.2f}"]
+        for row in record.rows if row.get("full") for f in [row["systems"][OURS]]
+    ]  # fmt: skip
+    header = ("weights, 3000 frames in context", "threads", "ms p50", "p95", "GB/s", "share")
+    return harness.table(header, lines) if lines else ""
+
+
+def _batch_table(record: harness.Record) -> str:
+    lines = []
+    for row in record.rows:
+        if "-batch-" not in row["case"]:
+            continue
+        alone = row["systems"][at_once(1)]["step"]["p50_ms"]
+        for batch in BATCHES:
+            step = row["systems"][at_once(batch)]["step"]
+            lines.append([
+                row["precision"], row["threads"], batch, step["p50_ms"], step["p95_ms"],
+                step["p50_ms"] / batch, f"{batch * alone / step['p50_ms']:.2f}",
+            ])  # fmt: skip
+    header = (
+        "weights", "threads", "conversations at once", "ms for all p50", "p95",
+        "ms for each", "times one by one",
+    )  # fmt: skip
+    return harness.table(header, lines) if lines else ""
 
 
 def _implied_7b(steps: Sequence[dict[str, Any]]) -> str:
@@ -247,31 +270,15 @@ def check(record: harness.Record) -> list[str]:
     for row in record.rows:
         share = row["systems"].get(OURS, {}).get("share")
         least = LEAST_SHARE.get((row["precision"], row["threads"]))
-        if row["case"].rsplit("-", 1)[0] in PRECISIONS and least and share and share < least:
+        if row["case"].count("-") == 1 and least and share and share < least:
             found.append(f"{row['case']}: {share:.2f} of the bandwidth, at least {least} expected")
     return found
 
 
-def main(cases: Sequence[str]) -> None:
-    if not (FOLDER / "model.safetensors").exists():
-        subprocess.run([harness.PEER_PYTHON, __file__, "--prepare"], check=True)
-    for case in cases or CASES:
-        print(case, flush=True)
-        rows = run_case(case)
-        result = harness.Record("lm", "python benchmarks/lm.py", rows)
-        kept = harness.record(result, keys=("case",))
-        report(kept)
-        for fault in check(kept):
-            print(f"  slower than it was: {fault}", flush=True)
-        for row in rows:
-            for name, found in row["systems"].items():
-                print(f"  {row['case']} {name}: {json.dumps(found)}", flush=True)
-
+QUESTION = harness.Question(
+    "lm", __doc__ or "", CASES, setup, run_case, report, prepare, FOLDER / "model.safetensors",
+    check,
+)  # fmt: skip
 
 if __name__ == "__main__":
-    if "--work" in sys.argv:
-        harness.serve(setup)
-    elif "--prepare" in sys.argv:
-        prepare()
-    else:
-        main(sys.argv[1:])
+    harness.main(QUESTION, __file__)

@@ -10,10 +10,8 @@ to docs/benchmarks/loop.json, its plot, and docs/benchmarks.md.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import harness
@@ -129,17 +127,7 @@ def report(record: harness.Record) -> None:
     harness.plot_bars("loop", title, bars, line=("real time", FRAME_MS))
 
 
-def main(cases: Sequence[str]) -> None:
-    for case in cases or CASES:
-        rows = run_case(case)
-        result = harness.Record("loop", "python benchmarks/loop.py", rows)
-        report(harness.record(result, keys=("case",)))
-        for name, found in rows[0]["systems"].items():
-            print(f"  {case} {name}: {json.dumps(found)}", flush=True)
-
+QUESTION = harness.Question("loop", __doc__ or "", CASES, setup, run_case, report)
 
 if __name__ == "__main__":
-    if "--work" in sys.argv:
-        harness.serve(setup)
-    else:
-        main(sys.argv[1:])
+    harness.main(QUESTION, __file__)

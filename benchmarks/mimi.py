@@ -1,12 +1,13 @@
 """Mimi on CPU beside its peers: `python benchmarks/mimi.py CASE...`, cases below; all by default.
 
     stream-8-2    one 80 ms frame encoded and decoded: codebooks, threads (also 8-1, 32-2, 32-1)
-    offline-2     10 s of audio encoded and decoded at once: threads
+    offline-10-2  a recording encoded and decoded at once: seconds, threads (also 10-1, 60-2)
     wren-2        the small codec: 1, 2, 4 and 8 conversations at once: threads (also wren-1)
 
 Every system reads the same file of random weights at the published size. Ours have heard 10 s
 before they are measured, so that attention windows are full; peers (and our eager way) 2.6 s, which
-can only be to their advantage and keeps a case below two minutes. Peers: `moshi` (the reference,
+can only be to their advantage and keeps a case below two minutes. `rustymimi`, the slowest offline
+by far, is measured there in `offline-10-2` alone. Peers: `moshi` (the reference,
 PyTorch), `rustymimi` (Rust) and `transformers`, from `make peers`; without that environment only
 our ways are compared. `transformers` decodes frame by frame wrongly (it forgets its convolutions),
 so its time stands for work that its users do not get. Results go to docs/benchmarks/mimi.json, its
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +28,15 @@ from harness import Figures, System, Worker
 
 FOLDER = harness.ROOT / "out" / "benchmarks" / "mimi"
 FILL_FRAMES, PEER_FILL_FRAMES, FRAME = 128, 32, 1920
-OFFLINE_S = 10
+WARM_UP_S = 4
+"""Of a recording, before anything is measured."""
 CASES = (
-    "stream-8-2", "stream-8-1", "stream-32-2", "stream-32-1", "offline-2", "wren-1", "wren-2",
+    "stream-8-2", "stream-8-1", "stream-32-2", "stream-32-1",
+    "offline-10-2", "offline-10-1", "offline-60-2", "wren-1", "wren-2",
 )  # fmt: skip
 OURS, HALF, EAGER = "duologue", "duologue, float16 weights", "duologue, eager"
 RUNTIMES = {OURS: "fast", HALF: "half", EAGER: "eager"}
+WAYS = ("encode", "decode", "both")
 PEERS = ("moshi", "rustymimi", "transformers")
 
 
@@ -52,10 +55,10 @@ def setup(options: dict[str, Any]) -> Worker:
     opened = OPEN[options["system"]](options)
     facts: dict[str, Any] = {"load_s": round(time.perf_counter() - begin, 2)}
     if options["kind"] == "offline":
-        pcm = speech(OFFLINE_S * 24_000)
+        pcm = speech(options["seconds"] * 24_000)
         encode, decode = opened.offline()
+        decode(encode(pcm[..., : WARM_UP_S * 24_000]))
         codes = encode(pcm)
-        decode(codes)
         facts["codes"] = torch.as_tensor(codes)[0, :, :50].long().flatten().tolist()
         return Worker(lambda n: measure(n, lambda: encode(pcm), lambda: decode(codes)), facts)
     encode, decode = opened.streaming(options.get("batch", 1))
@@ -237,9 +240,13 @@ def run_case(case: str) -> list[dict[str, Any]]:
             rows.append(_row(f"{case}-{batch}", options, figures, machine))
         return rows
     if kind == "offline":
-        options = {"kind": kind, "books": 8, "threads": threads}
-        asked = systems(options, 1, (OURS, HALF, *PEERS))
-        figures = harness.compare(asked, rounds=3, deadline_s=55)
+        seconds = int(numbers[0])
+        options = {"kind": kind, "books": 8, "threads": threads, "seconds": seconds}
+        names: tuple[str, ...] = (OURS, HALF, EAGER, "moshi", "transformers")
+        if case == "offline-10-2":
+            names += ("rustymimi",)
+        asked = systems(options, 1, names)
+        figures = harness.compare(asked, rounds=4, deadline_s=60)
     else:
         options = {"kind": kind, "books": int(numbers[0]), "threads": threads}
         asked = systems(options, 8, (OURS, HALF, EAGER, *PEERS))
@@ -317,24 +324,25 @@ def report(record: harness.Record) -> None:
             continue
         found = row["systems"]
         good = {name: f for name, f in found.items() if "both" in f}
-        peers = [f["both"]["p50_ms"] for name, f in good.items() if name in PEERS]
-        best = min(peers) if peers else float("nan")
-        unit = "ms a frame" if row["kind"] == "stream" else f"ms for {OFFLINE_S} s"
+        peers = [f for name, f in good.items() if name in PEERS]
+        best = {way: min((f[way]["p50_ms"] for f in peers), default=float("nan")) for way in WAYS}
+        unit = "ms a frame" if row["kind"] == "stream" else f"ms for {row['seconds']} s"
         lines = [
             [
-                name, f["encode"]["p50_ms"], f["decode"]["p50_ms"], f["both"]["p50_ms"],
-                f["both"]["p95_ms"], f"{best / f['both']['p50_ms']:.2f}",
+                name, *(f[way]["p50_ms"] for way in WAYS), f["both"]["p95_ms"],
+                *(f"{best[way] / f[way]['p50_ms']:.2f}" for way in WAYS),
                 _percent(f.get("codes_as_ours")), f["peak_mb"],
             ]
             for name, f in good.items()
         ]  # fmt: skip
         head = f"{row['books']} codebooks, {row['threads']} thread{'s' * (row['threads'] > 1)}"
-        title = "Streaming" if row["kind"] == "stream" else "Offline"
+        title = "Streaming" if row["kind"] == "stream" else f"{row['seconds']} s offline"
         header = (
-            f"{unit}", "encode p50", "decode p50", "both p50", "both p95", "times the best peer",
+            f"{unit}", "encode p50", "decode p50", "both p50", "both p95",
+            "encode, times the best peer", "decode, times", "both, times",
             "same codes as duologue", "peak MB",
         )  # fmt: skip
-        text = f"### {title}, {head}\n\n{harness.table(header, lines)}"
+        text = f"### {title}, {head} ({row['date']})\n\n{harness.table(header, lines)}"
         if roof := row.get("roofline"):
             text += (
                 f"\n\nA frame needs {roof['encode_mb'] + roof['decode_mb']:.0f} MB read and "
@@ -380,23 +388,10 @@ def _percent(share: float | None) -> str:
     return "not compared" if share is None else f"{100 * share:.2f} %"
 
 
-def main(cases: Sequence[str]) -> None:
-    if not (FOLDER / "transformers" / "model.safetensors").exists():
-        subprocess.run([harness.PEER_PYTHON, __file__, "--prepare"], check=True)
-    for case in cases or CASES:
-        print(case, flush=True)
-        rows = run_case(case)
-        result = harness.Record("mimi", "python benchmarks/mimi.py", rows)
-        report(harness.record(result, keys=("case",)))
-        for row in rows:
-            for name, found in row["systems"].items():
-                print(f"  {row['case']} {name}: {json.dumps(found)}", flush=True)
-
+QUESTION = harness.Question(
+    "mimi", __doc__ or "", CASES, setup, run_case, report, prepare,
+    FOLDER / "transformers" / "model.safetensors",
+)  # fmt: skip
 
 if __name__ == "__main__":
-    if "--work" in sys.argv:
-        harness.serve(setup)
-    elif "--prepare" in sys.argv:
-        prepare()
-    else:
-        main(sys.argv[1:])
+    harness.main(QUESTION, __file__)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
+import lm
 import loop
 import mimi
 
@@ -71,9 +72,14 @@ def _mimi(options: dict[str, Any]) -> dict[str, harness.Figures]:
 
 
 def _full_codec() -> dict[str, harness.Figures]:
-    if not (mimi.FOLDER / "model.safetensors").exists():
-        mimi.prepare()
+    harness.ensure_prepared(mimi.QUESTION, mimi.__file__)
     return _mimi({"kind": "stream", "books": 8, "threads": 1})
+
+
+def _step(precision: str) -> dict[str, harness.Figures]:
+    harness.ensure_prepared(lm.QUESTION, lm.__file__)
+    asked = lm.systems({"precision": precision, "threads": 1}, (lm.OURS, lm.EAGER))
+    return harness.compare(asked, rounds=3, limit_s=12)
 
 
 def _small_codec() -> dict[str, harness.Figures]:
@@ -85,6 +91,8 @@ GUARDS = {
     "loop of four": Guard("loop", "4-1", loop.OURS, loop.EAGER, "frame", lambda: _loop(4)),
     "wren's codec": Guard("mimi", "wren-1-1", mimi.OURS, mimi.EAGER, "both", _small_codec),
     "Mimi": Guard("mimi", "stream-8-1", mimi.OURS, mimi.EAGER, "both", _full_codec),
+    "a step in int8": Guard("lm", "int8-1", lm.OURS, lm.EAGER, "step", lambda: _step("int8")),
+    "a step in int4": Guard("lm", "int4-1", lm.OURS, lm.EAGER, "step", lambda: _step("int4")),
 }
 
 
