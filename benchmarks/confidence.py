@@ -30,7 +30,7 @@ from duologue.retrieval.knowledge.retriever import MIN_CONFIDENCE
 from duologue.retrieval.knowledge.search import Match, Searcher
 from duologue.retrieval.knowledge.segment import Document, SegmentBuilder
 
-ANSWERABLE_SHARE = 3 / 4
+ANSWERABLE_SHARE = 0.55
 """How many of the questions that people ask their documents are taken to have an answer there."""
 COUNTRY_QUESTIONS = (
     ("what is the capital of {name}", "capital"),
@@ -45,6 +45,24 @@ COUNTRY_QUESTIONS = (
     ("what are the neighbours of {name}", "neighbours"),
     ("which countries are next to {name}", "neighbours"),
 )
+
+OTHER_WORDS = (
+    ("where does the parliament of {name} meet", "capital"),
+    ("what is the most important city of {name} politically", "capital"),
+    ("in which city do i find the ministries of {name}", "capital"),
+    ("what do i get from a cash machine in {name}", "currency"),
+    ("what do the shops in {name} accept", "currency"),
+    ("what should i have in my purse in {name}", "currency"),
+    ("what will i hear people speaking in {name}", "language"),
+    ("in what tongue do they talk in {name}", "language"),
+    ("how populated is {name}", "people live"),
+    ("how many folks are living in {name}", "people live"),
+    ("on what landmass is {name}", " is in "),
+    ("which corner of the world does {name} lie in", " is in "),
+    ("which states adjoin {name}", "neighbours"),
+    ("what surrounds {name}", "neighbours"),
+)
+"""The same without the words of the fact book; no phrase that the senses were learnt from."""
 
 IsRight = Callable[[str], bool]
 """Whether a passage (its heading and text) answers a question."""
@@ -92,7 +110,13 @@ def generated(passages: int, questions: int, seed: int) -> Case:
                 Recogniser(world, lexicon, seed + 1))  # fmt: skip
 
 
-def fact_book(questions: int, seed: int, left_out: int = 3) -> Case:
+def fact_book(
+    questions: int,
+    seed: int,
+    forms: Sequence[tuple[str, str]] = COUNTRY_QUESTIONS,
+    name: str = "fact book",
+    left_out: int = 3,
+) -> Case:
     draw = random.Random(seed)
     path = Path(duologue.__file__).parent / "data" / "factbook" / "facts.md"
     blocks = list(read_blocks(path))
@@ -102,16 +126,16 @@ def fact_book(questions: int, seed: int, left_out: int = 3) -> Case:
     kept = [block for block in blocks if block.heading.rpartition(" / ")[2] not in gone]
 
     def ask(name: str) -> tuple[str, IsRight]:
-        form, key = draw.choice(COUNTRY_QUESTIONS)
+        form, key = draw.choice(forms)
         return form.format(
             name=name.lower()
         ), lambda text: f" / {name}: " in text and key in text.partition(": ")[2]
 
-    there = [name for name in names if name not in gone]
+    there = [other for other in names if other not in gone]
     answered = [ask(draw.choice(there)) for _ in range(questions)]
     unanswered = [ask(draw.choice(sorted(gone)))[0] for _ in range(questions)]
-    words = {word for name in names for word in name.lower().split()} | set(COMMON)
-    return Case("fact book", index(kept), answered, unanswered,
+    words = {word for other in names for word in other.lower().split()} | set(COMMON)
+    return Case(name, index(kept), answered, unanswered,
                 Recogniser(World(seed), sorted(words), seed + 1))  # fmt: skip
 
 
@@ -184,13 +208,20 @@ def fit(asked: Sequence[Asked], steps: int = 30) -> NDArray[np.float64]:
     matches = [one.match for one in asked]
     features = np.array(
         [
-            (1.0, m.coverage, min(m.evidence, MAX_EVIDENCE), min(m.absence, MAX_ABSENCE))
+            (
+                1.0,
+                m.coverage,
+                min(m.evidence, MAX_EVIDENCE),
+                min(m.absence, MAX_ABSENCE),
+                min(m.untold, 1.0),
+                m.foreign,
+            )
             for m in matches
         ]
     )
     right = np.array([one.right for one in asked], float)
     weights = _weights(asked)
-    constants = np.zeros(4)
+    constants = np.zeros(6)
     for _ in range(steps):
         guess = 1.0 / (1.0 + np.exp(-features @ constants))
         curvature = (features * (weights * guess * (1.0 - guess))[:, None]).T @ features
@@ -221,11 +252,15 @@ def main() -> None:
     arguments = parser.parse_args()
     questions, seed = arguments.questions, arguments.seed
     cases = [generated(size, questions, seed) for size in arguments.sizes]
-    cases += [fact_book(questions, seed), hotel(questions, seed)]
+    cases += [
+        fact_book(questions, seed),
+        fact_book(questions, seed, OTHER_WORDS, "in other words"),
+        hotel(questions, seed),
+    ]
     asked = [one for case in cases for one in ask_all(case)]
     report(asked)
     if arguments.fit:
-        names = ("BIAS", "PER_COVERAGE", "PER_EVIDENCE", "PER_ABSENCE")
+        names = ("BIAS", "PER_COVERAGE", "PER_EVIDENCE", "PER_ABSENCE", "PER_UNTOLD", "FOREIGN")
         print(*(f"{name} = {c:.2f}" for name, c in zip(names, fit(asked), strict=True)), sep="\n")
 
 

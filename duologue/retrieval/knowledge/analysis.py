@@ -13,7 +13,13 @@ from functools import lru_cache
 
 from duologue.numbers import NUMBER_WORDS, find_numbers, parse_number, split_words
 from duologue.retrieval.knowledge.phonetics import sound_key
-from duologue.retrieval.knowledge.wordlists import GENERIC_WORDS, MEMBERS, STOP_WORDS, SYNONYMS
+from duologue.retrieval.knowledge.wordlists import (
+    ASKING_WORDS,
+    GENERIC_WORDS,
+    MEMBERS,
+    STOP_WORDS,
+    SYNONYMS,
+)
 
 MAX_WORD_CHARS = 40
 GRAM_SPACE = 1 << 15
@@ -120,6 +126,16 @@ def _generic_terms() -> frozenset[str]:
 def is_generic(term: str) -> bool:
     """Whether a term tells little about what a question is about, however rare in the index."""
     return term in _generic_terms()
+
+
+@lru_cache(maxsize=1)
+def _asking_terms() -> frozenset[str]:
+    return frozenset({term_of(word) for word in ASKING_WORDS} - {""})
+
+
+def is_asking(term: str) -> bool:
+    """Whether a term belongs to the asking ("remind", "please") and not to what is asked."""
+    return term in _asking_terms()
 
 
 @lru_cache(maxsize=1)

@@ -20,23 +20,35 @@ from __future__ import annotations
 
 import math
 
-BIAS = -5.16
-PER_COVERAGE = 4.95
-PER_EVIDENCE = 2.10
-PER_ABSENCE = -0.55
+BIAS = -5.44
+PER_COVERAGE = 5.30
+PER_EVIDENCE = 2.14
+PER_ABSENCE = -0.51
+PER_UNTOLD = -1.11
+FOREIGN = -4.65
 MAX_EVIDENCE = 3.0
 MAX_ABSENCE = 2.0
 """People also say what has nothing to do with their question."""
 GENERIC_WORTH = 0.3
 """Weight of a word like "time" or "place": that a passage lacks it says little."""
+ASKING_WORTH = 0.05
+"""Weight of a word that only belongs to the asking, such as "remind", where no passage has it."""
 
 
-def confidence(coverage: float, evidence: float, absence: float) -> float:
+def confidence(
+    coverage: float,
+    evidence: float,
+    absence: float,
+    untold: float = 0.0,
+    foreign: bool = False,
+) -> float:
     """Probability in (0, 1) that the passage is the one asked for."""
     logit = (
         BIAS
         + PER_COVERAGE * coverage
         + PER_EVIDENCE * min(evidence, MAX_EVIDENCE)
         + PER_ABSENCE * min(absence, MAX_ABSENCE)
+        + PER_UNTOLD * min(untold, 1.0)
+        + FOREIGN * foreign
     )
     return 1.0 / (1.0 + math.exp(-logit))

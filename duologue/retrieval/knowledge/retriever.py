@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,8 +17,9 @@ from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.answer import speakable_answer
 from duologue.retrieval.knowledge.base import Hit, KnowledgeBase
+from duologue.retrieval.knowledge.followup import completed, leans
 from duologue.retrieval.knowledge.segment import IndexCorrupt
-from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved
+from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role
 from duologue.retrieval.tools import ToolResult
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,13 @@ class KnowledgeRetriever:
     def look_up(self, context: RetrievalContext) -> Retrieved:
         """The same without an event loop."""
         self._refresh()
-        question = context.question
-        background = context.background if _is_follow_up(question) else ""
-        if background and not _telling_words(question):
-            question, background = f"{background} {question}", ""
-        hits = self.base.search(question, self._passages, background=background)
+        question, hits = "", list[Hit]()
+        for question, background in _readings(context):
+            hits = self.base.search(question, self._passages, background=background)
+            if hits and hits[0].confidence >= self._min_confidence:
+                break
         confidence = hits[0].confidence if hits else 0.0
-        if not hits or confidence < self._min_confidence:
+        if confidence < self._min_confidence:
             return Retrieved(Outcome.EMPTY, backend=self.name, confidence=confidence)
         weights = self.base.question_weights(question)
         reference, quoted = speakable_answer(weights, hits, context.budget)
@@ -125,6 +126,22 @@ def _listing(hits: Sequence[Hit]) -> str:
 
 def _titled(hit: Hit) -> str:
     return f"{hit.heading}: {hit.text}" if hit.heading else hit.text
+
+
+def _readings(context: RetrievalContext) -> Iterator[tuple[str, str]]:
+    """What the newest turn may ask, likeliest first, each with words that may be meant too."""
+    question = context.question
+    earlier = [turn.text for turn in context.turns if turn.role is Role.USER][:-1]
+    whole, meant = completed(question, earlier) if earlier else ("", "")
+    if whole and leans(question):
+        yield whole, meant
+    background = context.background if _is_follow_up(question) else ""
+    if background and not _telling_words(question):
+        yield f"{background} {question}", ""
+    else:
+        yield question, background
+    if whole and not leans(question):
+        yield whole, meant
 
 
 def _telling_words(question: str) -> int:

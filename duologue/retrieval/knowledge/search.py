@@ -4,23 +4,26 @@ Each word of the question becomes a *slot*: the indexed terms it may stand for, 
 term itself weighs 1; terms that look like it (shared trigrams of letters), sound like it (sound
 keys at most one edit apart) or mean the same weigh less, and much less when the word itself is
 known. Words said in two that are one in the index ("bug any" for "begonia"), or the reverse, make
-slots of their own. A passage's score is BM25 over slots; the best candidates are then scored again,
-each slot counting only once, with a bonus for covering the question. Everything runs in numpy over
-postings, within fixed bounds of work.
+slots of their own, and so does what the question asks for as a whole (`senses`), in the words that
+tell it. A passage's score is BM25 over slots; the best candidates are then scored again, each slot
+counting only once, by how much of the question they cover, whether they are about something else,
+and how sure an answer they would be. Everything runs in numpy over postings, within fixed bounds of
+work.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from duologue.retrieval.knowledge.analysis import (
     grams_of,
+    is_asking,
     is_fuzzy,
     is_generic,
     question_words,
@@ -29,7 +32,7 @@ from duologue.retrieval.knowledge.analysis import (
     term_of,
     words_of,
 )
-from duologue.retrieval.knowledge.confidence import GENERIC_WORTH, confidence
+from duologue.retrieval.knowledge.confidence import ASKING_WORTH, GENERIC_WORTH, confidence
 from duologue.retrieval.knowledge.phonetics import sound_codes, sound_key
 from duologue.retrieval.knowledge.segment import (
     IMPACT_SCALE,
@@ -37,6 +40,7 @@ from duologue.retrieval.knowledge.segment import (
     Segment,
     hash_term,
 )
+from duologue.retrieval.knowledge.senses import asks, senses_of
 
 MAX_QUESTION_WORDS = 32
 MAX_BACKGROUND_WORDS = 24
@@ -44,8 +48,19 @@ MAX_LIKENESSES = 12
 """Terms that one word may stand for, besides itself."""
 MAX_POSTINGS = 600_000
 """Postings read for one question; the most common and least likely terms are skipped first."""
+MAX_SENSE_POSTINGS = 4_000
+"""The same for what a question is taken to ask for; beyond, only candidates are looked for."""
 CANDIDATES = 48
 MAX_JOINED_CHARS = 18
+TOUCHING = 0.5
+"""Likeness from which a word of a heading is one that was asked about."""
+CHATTER_SHARE = 0.7
+"""Of a word that questions have, but not for this sense and no passage: it goes with the asking."""
+NAMED_SHARE = 0.3
+UNNAMED_SURENESS = 0.5
+"""Of a sense that only stop words ask for: "where is", "how many"."""
+SURELY_TOLD = 0.8
+"""Words that tell a sense this surely say how rare it is."""
 BACKGROUND_WEIGHT = 0.3
 LEAST_INFORMATION = 0.3
 """Of any word that was asked: in a small file the words of its subject are everywhere."""
@@ -56,7 +71,7 @@ ONE_SOUND_OTHER = 0.65
 MAX_SAME_SOUND = 64
 SPELLING_SHARE = 0.5
 """How much of the likeness of words that sound alike depends on their spelling."""
-SYNONYM_LIKENESS = 0.75
+SYNONYM_LIKENESS = 0.85
 NEIGHBOR_CANDIDATES = 10
 _CACHE_WORDS = 8_192
 
@@ -74,7 +89,10 @@ class Tuning:
     `known_word_factor` when the index has the word as it was said) or that is read as one with its
     neighbours (`joined_weight`, from `joined_threshold` on). `coverage_weight`: what a passage
     loses for the part of the question it lacks. `neighbor_weight`: what it gains for words that
-    stand next to each other in both.
+    stand next to each other in both. `sense_weight`: how much telling what is asked for counts
+    beside having the words, 0 switches senses off; `small_talk`: what words that say little lose
+    where it is clear what is asked for; `foreign_loss`: what a passage loses that is about another
+    subject; `confidence_weight`: what it gains for how sure an answer it would be.
     """
 
     fuzzy: bool = True
@@ -85,13 +103,18 @@ class Tuning:
     joined_weight: float = 0.6
     coverage_weight: float = 0.3
     neighbor_weight: float = 0.5
+    sense_weight: float = 0.8
+    small_talk: float = 0.6
+    foreign_loss: float = 0.15
+    confidence_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """A passage found: which segment, which passage there, its score, and how well it fits.
 
-    `coverage` in [0, 1], `evidence` and `absence` >= 0 are what `confidence` is computed from.
+    `coverage` in [0, 1], `evidence` and `absence` >= 0, `untold` in [0, 1] and `foreign` are what
+    `confidence` is computed from.
     """
 
     segment: int
@@ -100,40 +123,48 @@ class Match:
     coverage: float
     evidence: float
     absence: float
+    untold: float = 0.0
+    foreign: bool = False
 
     @property
     def confidence(self) -> float:
         """Probability that this is the passage asked for."""
-        return confidence(self.coverage, self.evidence, self.absence)
+        return confidence(self.coverage, self.evidence, self.absence, self.untold, self.foreign)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
     """One word of the question: terms by hash with the likeness of each, and its weight.
 
-    The first term of an asked word is its own. `parts` are the slots of the words that this slot
-    reads as one word (or of the word that it reads as two): a passage that has it covers those too.
+    The first term of an asked word is its own; `telling` is how much it says about what is asked.
+    `parts` are the slots of the words that this slot reads as one word (or of the word that it
+    reads as two): a passage that has it covers those too. The slot of a sense has a sureness
+    `sense` above 0, and `shares`: how much of each part serves to ask for it.
     """
 
     terms: tuple[tuple[int, float], ...]
     weight: float = 1.0
     asked: bool = False
-    generic: bool = False
+    telling: float = 1.0
     parts: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
+    sense: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
     """What each slot of a question is worth; slots that nobody asked for are worth nothing.
 
-    `information`: by rarity. `worth`: the same, generic words less; what ranks passages. `missed`:
-    what a passage's lack of the word weighs, where the index has it.
+    `information`: by rarity. `worth`: the same, words that tell little less; what ranks passages.
+    `missed`: what a passage's lack of the word weighs, where the index has it. `untold`: what its
+    lack of what is asked for weighs, where other passages tell that.
     """
 
     slots: Sequence[_Slot]
     information: Array
     worth: Array
     missed: Array
+    untold: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,21 +212,22 @@ class Searcher:
         asked = self._weigh(slots, rarities)
         matches: list[Match] = []
         for number in range(len(self.segments)):
-            lists = self._postings(number, slots, terms[number], rarities)
-            matches += self._rank(number, lists, asked, limit)
+            lists, more = self._postings(number, slots, terms[number], rarities)
+            matches += self._rank(number, lists, more, asked, limit)
         matches.sort(key=lambda match: (-match.score, match.segment, match.passage))
         return matches[:limit]
 
     def question_weights(self, question: str) -> dict[int, tuple[int, float]]:
         """Terms a question may mean, by hash: (which slot, likeness times rarity)."""
-        slots = [slot for slot in self._slots(question, "") if slot.asked]
+        slots = [slot for slot in self._slots(question, "") if slot.asked or slot.sense]
         terms, rarities = self._looked_up
         if not terms.issuperset(term for slot in slots for term, _ in slot.terms):
             _, rarities = self._look_up(slots)
         weights: dict[int, tuple[int, float]] = {}
         for index, slot in enumerate(slots):
+            rarity = slot.weight * _sense_rarity(slot, rarities) if slot.sense else 0.0
             for term_hash, likeness in slot.terms:
-                weight = likeness * rarities.get(term_hash, 0.0)
+                weight = likeness * (rarity or rarities.get(term_hash, 0.0))
                 if weight > weights.get(term_hash, (0, 0.0))[1]:
                     weights[term_hash] = (index, weight)
         return weights
@@ -219,19 +251,33 @@ class Searcher:
             if term and term not in slot_of:
                 slot_of[term] = len(slots)
                 terms = self._terms_for(word, term)
-                generic = is_generic(term) or (sounds_like_filler(word) and not self._knows(term))
-                slots.append(_Slot(terms, asked=True, generic=generic))
+                slots.append(_Slot(terms, asked=True, telling=self._telling(word, term)))
         if self.tuning.fuzzy:
             slots += self._joined_slots(words, slot_of)
             slots += self._parted_slots(words, slot_of)
         if not slots:
             return []
+        if self.tuning.sense_weight:
+            slots += self._sense_slots(words, slot_of, slots)
         for word in words_of(background)[-MAX_BACKGROUND_WORDS:]:
             term = term_of(word)
             if term and term not in slot_of:
                 slot_of[term] = len(slots)
                 slots.append(_Slot(((hash_term(term), 1.0),), BACKGROUND_WEIGHT))
         return slots
+
+    def _telling(self, word: str, term: str) -> float:
+        """How much a word says about what a question is about, other things being equal."""
+        known = self._knows(term)
+        if not known and is_asking(term):
+            return ASKING_WORTH
+        generic = (
+            is_generic(term)
+            or is_asking(term)
+            or word == "one"  # "which one is it" is no number
+            or (not known and sounds_like_filler(word))
+        )
+        return GENERIC_WORTH if generic else 1.0
 
     def _terms_for(self, word: str, term: str) -> tuple[tuple[int, float], ...]:
         exact = hash_term(term)
@@ -290,6 +336,42 @@ class Searcher:
                     break
         return slots
 
+    def _sense_slots(
+        self, words: Sequence[str], slot_of: Mapping[str, int], slots: list[_Slot]
+    ) -> list[_Slot]:
+        """What the words ask for together, in the words of documents that tell it."""
+        found: list[_Slot] = []
+        for sense in senses_of(words):
+            terms = tuple((hash_term(term), sure) for term, sure in sense.told)
+            shares: dict[int, float] = {}
+            for word, share in zip(words, sense.explained, strict=True):
+                term = term_of(word)
+                index = slot_of.get(term)
+                if index is None:
+                    continue
+                if share < CHATTER_SHARE and asks(word) and not self._knows(term):
+                    share = CHATTER_SHARE
+                if share > 0.0:
+                    shares[index] = max(share, shares.get(index, 0.0))
+            named = any(share >= NAMED_SHARE for share in shares.values())
+            sureness = sense.probability * (1.0 if named else UNNAMED_SURENESS)
+            found.append(
+                _Slot(
+                    terms,
+                    self.tuning.sense_weight * sureness,
+                    parts=tuple(shares),
+                    shares=tuple(shares.values()),
+                    sense=sureness,
+                )
+            )
+            told = {term for term, _ in terms}
+            less = 1.0 - self.tuning.small_talk * sureness
+            for index in set(slot_of.values()):
+                slot = slots[index]
+                if slot.telling < 1.0 and slot.terms[0][0] not in told:
+                    slots[index] = replace(slot, weight=slot.weight * less)
+        return found
+
     def _knows(self, term: str) -> bool:
         if not term:
             return False
@@ -343,6 +425,14 @@ class Searcher:
             terms, likeness = terms[top], likeness[top]
         return terms, likeness
 
+    def _words_in(self, number: int, passage: int) -> tuple[list[int], list[int]]:
+        """Terms of a passage's innermost heading, and of its text, in order."""
+        segment = self.segments[number]
+        heading = segment.headings[int(segment.passage_heading[passage])].rpartition(" / ")[2]
+        heading_terms = [term for word in words_of(heading) if (term := _hash_of_word(word))]
+        text = segment.texts[passage]
+        return heading_terms, [term for word in words_of(text) if (term := _hash_of_word(word))]
+
     # -- from slots to scores
 
     def _look_up(
@@ -385,8 +475,27 @@ class Searcher:
                 for slot in slots
             ]
         )
-        generic = np.array([GENERIC_WORTH if slot.generic else 1.0 for slot in slots])
-        return _Question(slots, information, information * generic, known * generic)
+        generic = np.array([slot.telling for slot in slots])
+        worth = information * generic
+        missed = known * generic
+        untold = np.zeros(len(slots))
+        for place, slot in enumerate(slots):
+            rarity = _sense_rarity(slot, rarities) if slot.parts and slot.sense else 0.0
+            if not rarity:
+                continue
+            # Words that ask for one thing together tell no more than that this is asked for.
+            parts, shares = list(slot.parts), np.array(slot.shares)
+            for amounts in (information, worth):
+                whole = float((amounts[parts] * shares).sum())
+                if whole > rarity:
+                    amounts[parts] *= 1.0 - shares * slot.sense * (1.0 - rarity / whole)
+            missed[parts] *= 1.0 - shares * slot.sense
+            untold[place] = slot.sense if shares.max() >= NAMED_SHARE else 0.0
+            others = np.array(
+                [other.telling < 1.0 and i not in parts for i, other in enumerate(slots)]
+            )
+            worth[others] *= 1.0 - self.tuning.small_talk * slot.sense
+        return _Question(slots, information, worth, missed, untold)
 
     def _postings(
         self,
@@ -394,37 +503,45 @@ class Searcher:
         slots: Sequence[_Slot],
         spans: Mapping[int, tuple[int, int, int]],
         rarities: Mapping[int, float],
-    ) -> list[_Postings]:
-        """Postings of every term of every slot, the heaviest within the bound of work."""
+    ) -> tuple[list[_Postings], list[_Postings]]:
+        """Postings of every term of every slot, the heaviest within the bound of work.
+
+        First those to be read, then those of senses in which only candidates are looked for.
+        """
         chosen: list[tuple[float, int, float, int, int]] = []
         for index, slot in enumerate(slots):
+            rarity = _sense_rarity(slot, rarities) if slot.sense else 0.0
             for term_hash, likeness in slot.terms:
                 span = spans.get(term_hash)
                 if span is not None:
-                    weight = slot.weight * likeness * rarities[term_hash]
+                    weight = slot.weight * likeness * (rarity or rarities[term_hash])
                     chosen.append((weight, index, likeness, span[1], span[2]))
         chosen.sort(key=lambda item: -item[0])
         segment = self.segments[number]
-        lists: list[_Postings] = []
-        room = MAX_POSTINGS
+        read: list[_Postings] = []
+        looked_into: list[_Postings] = []
+        room, sense_room = MAX_POSTINGS, MAX_SENSE_POSTINGS
         for weight, index, likeness, start, end in chosen:
-            if end - start <= room:
+            item = _Postings(
+                index,
+                segment.posting_passages[start:end],
+                segment.posting_impacts[start:end],
+                weight / IMPACT_SCALE,
+                likeness,
+            )
+            if slots[index].sense and end - start > sense_room:
+                looked_into.append(item)
+            elif end - start <= room:
                 room -= end - start
-                lists.append(
-                    _Postings(
-                        index,
-                        segment.posting_passages[start:end],
-                        segment.posting_impacts[start:end],
-                        weight / IMPACT_SCALE,
-                        likeness,
-                    )
-                )
-        return lists
+                sense_room -= end - start if slots[index].sense else 0
+                read.append(item)
+        return read, looked_into
 
     def _rank(
         self,
         number: int,
         lists: Sequence[_Postings],
+        more: Sequence[_Postings],
         question: _Question,
         limit: int,
     ) -> list[Match]:
@@ -456,15 +573,31 @@ class Searcher:
         likeness = np.array([item.likeness for item in lists], np.float32)[owner]
         np.maximum.at(best, (rows, columns[hits]), weights[hits])
         np.maximum.at(covered, (rows, columns[hits]), likeness)
+        for item in more:
+            at = np.minimum(np.searchsorted(item.passages, top), len(item.passages) - 1)
+            here = np.flatnonzero(item.passages[at] == top)
+            weighed = item.impacts[at[here]] * np.float32(item.weight)
+            best[item.slot, here] = np.maximum(best[item.slot, here], weighed)
+            covered[item.slot, here] = np.maximum(covered[item.slot, here], item.likeness)
         for index, slot in enumerate(slots):
+            if slot.sense:
+                continue
             for part in slot.parts:
                 np.maximum(covered[part], covered[index], out=covered[part])
         covered **= 2
+        for index, slot in enumerate(slots):
+            for part, share in zip(slot.parts, slot.shares, strict=False):
+                told = np.sqrt(covered[index]) * np.float32(share * slot.sense)
+                said = covered[part] * np.float32(share)
+                np.maximum(covered[part], told, out=covered[part])
+                np.maximum(covered[index], said, out=covered[index])
         coverage = np.minimum(worth @ covered / worth.sum(), 1.0)
         evidence = question.information @ covered / math.log(1.0 + self.passages)
         absence = question.missed @ (1.0 - covered)
         final = best.sum(axis=0) * (1.0 - self.tuning.coverage_weight * (1.0 - coverage))
+        untold = question.untold @ (1.0 - covered)
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
+        foreign = np.zeros(len(top))
         if self.tuning.neighbor_weight:
             slot_of = {
                 term: index
@@ -472,40 +605,54 @@ class Searcher:
                 if slot.asked
                 for term, _ in slot.terms
             }
-            for column in order[:NEIGHBOR_CANDIDATES].tolist():
+            touching = {
+                term
+                for slot in slots
+                if slot.asked or slot.sense
+                for term, likeness in slot.terms
+                if likeness >= TOUCHING
+            }
+            for column in order.tolist():
+                heading, text = self._words_in(number, int(top[column]))
                 final[column] += self.tuning.neighbor_weight * _neighbors(
-                    self.segments[number], int(top[column]), slot_of, worth
+                    heading + text, slot_of, worth
                 )
-            order = order[np.argsort(-final[order], kind="stable")]
-        order = order[:limit]
-        return [
-            Match(
-                number,
-                int(top[i]),
-                float(final[i]),
-                float(coverage[i]),
-                float(evidence[i]),
-                float(absence[i]),
-            )
-            for i in order
-        ]
+                foreign[column] = _is_foreign(heading, text, touching)
+            final *= 1.0 - self.tuning.foreign_loss * foreign
+        found: list[Match] = []
+        for i in order.tolist():
+            fits = (coverage[i], evidence[i], absence[i], untold[i])
+            match = Match(number, int(top[i]), 0.0, *map(float, fits), bool(foreign[i]))
+            gain = 1.0 + self.tuning.confidence_weight * match.confidence
+            found.append(replace(match, score=float(final[i]) * gain))
+        found.sort(key=lambda match: -match.score)
+        return found[:limit]
 
 
-def _neighbors(segment: Segment, passage: int, slot_of: Mapping[int, int], worth: Array) -> float:
+def _neighbors(words: Sequence[int], slot_of: Mapping[int, int], worth: Array) -> float:
     """Information of word pairs that stand next to each other in question and passage."""
-    text = f"{segment.headings[int(segment.passage_heading[passage])]} {segment.texts[passage]}"
     found: set[int] = set()
     total, before = 0.0, -2
-    for word in words_of(text):
-        term = _hash_of_word(word)
-        if not term:
-            continue
+    for term in words:
         index = slot_of.get(term, -2)
         if index == before + 1 and before not in found:
             found.add(before)
             total += min(worth[before], worth[index])
         before = index
     return total
+
+
+def _is_foreign(heading: Sequence[int], text: Sequence[int], touching: Set[int]) -> bool:
+    """Whether a passage names its own subject, and that is not what was asked about."""
+    return bool(heading) and touching.isdisjoint(heading) and set(heading).issubset(text)
+
+
+def _sense_rarity(slot: _Slot, rarities: Mapping[int, float]) -> float:
+    """How rare it is that a passage tells what is asked for; 0 if none does."""
+    return min(
+        (rarities[term] for term, sure in slot.terms if sure >= SURELY_TOLD and term in rarities),
+        default=0.0,
+    )
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,7 +10,7 @@ STOP_WORDS = frozenset(
         having he hello her here hers hey hi him his hm how i i'd i'll i'm i've if in into is
         isn't it it'd it'll it's its just kind know kindly let let's like little look lot may
         maybe me might mine more most much must my need no not now of off oh ok okay on one's or
-        our ours out over please quite really right say she should so some somebody someone
+        our ours out over past please quite really right say she should so some somebody someone
         something sort sorry such sure tell than thank thanks that that's the their theirs them
         then there there's these they they're thing things think this those though to too um uh
         up us very want wanna was wasn't we we're well were weren't what what's whats when
@@ -58,6 +58,19 @@ GENERIC_WORDS = frozenset(
 )
 """Words so common that a question may have them for no reason of its subject's."""
 
+ASKING_WORDS = frozenset(
+    """
+        afraid answer anyhow anyway ask asked asking assistant bother bring broken called check
+        computer curious document exactly explain fail fails favour favor file find folder forget
+        forgot forgotten
+        hear heard hint hope hurry idea inform instead know known knew listen lookup meant memory
+        mention mentioned minute moment moshi note notes quickly read recall record records remember
+        remind reminded reply respond said saying search second seem show someday speak spell stored
+        tell telling told wanted wants wonder wondered wren written
+    """.split()  # noqa: SIM905
+)
+"""Words with which people ask, speak to who is asked or say why they ask, whatever it is about."""
+
 SYNONYMS = (
     "cost price fee charge",
     "tall height high",
@@ -88,6 +101,44 @@ SYNONYMS = (
     "born birth",
     "currency money",
     "neighbor neighbour border bordering",
+    "suitcase luggage baggage",
+    "car vehicle automobile",
+    "park parking",
+    "wifi wireless internet network online",
+    "breakfast morning",
+    "lunch noon midday",
+    "dinner supper evening",
+    "rubbish trash garbage waste bin",
+    "flat apartment",
+    "house home residence",
+    "ill sick unwell",
+    "medicine drug pill tablet medication",
+    "pharmacy chemist drugstore",
+    "lift elevator",
+    "holiday vacation",
+    "teacher instructor tutor",
+    "colleague coworker",
+    "repair fix mend",
+    "broken fails failed defective",
+    "toilet restroom bathroom lavatory",
+    "film cinema",
+    "email mail",
+    "guest visitor",
+    "worker employee staff",
+    "client customer",
+    "deliver delivery shipping shipped",
+    "cancel cancellation",
+    "refund reimbursement",
+    "allowed permitted allow permit",
+    "forbidden prohibited banned",
+    "dog dogs pet pets",
+    "swim swimming pool",
+    "key keys",
+    "wife husband spouse partner",
+    "mother mom mum",
+    "father dad",
+    "grandmother grandma granny",
+    "grandfather grandpa granddad",
 )
 """Words that people ask with for words that documents use, English; a line is one group."""
 
@@ -98,5 +149,22 @@ MEMBERS = {
     "month": "january february march april may june july august september october november "
     "december",
     "season": "spring summer autumn winter",
+    "heating boiler radiator leak tap pipe drain": "plumber",
+    "fuse socket power wiring": "electrician",
+    "tooth teeth toothache": "dentist",
+    "eye eyes glasses": "optician",
+    "hair haircut": "hairdresser barber",
+    "lock locked": "locksmith",
+    "fire smoke": "firefighters extinguisher",
+    "fever ill sick cough": "doctor",
+    "grass hedge lawn": "gardener",
+    "bread rolls": "bakery baker",
+    "meat sausage": "butcher",
+    "parcel package letter stamp": "post",
+    "fruit": "apple pear plum cherry peach grape banana orange",
+    "vegetable": "carrot potato onion cabbage tomato pea bean",
+    "animal pet": "cat dog horse rabbit hamster parrot",
+    "metal": "iron copper gold silver tin zinc steel",
 }
-"""Kinds that people ask for, and what documents answer with; a member does not mean its kind."""
+"""What people ask with, and what documents answer with: kinds and their members, troubles and who
+mends them. It does not hold the other way round."""

@@ -32,7 +32,9 @@ class PersonalQuestion:
 
 
 @dataclass(frozen=True)
-class _Pattern:
+class Pattern:
+    """What may be asked of the user's own facts, and how it is stated; texts have slots."""
+
     relation: str
     subject: str
     """What is asked for, as a noun phrase: "the price of the {object}"."""
@@ -43,7 +45,7 @@ class _Pattern:
 
 
 _NOTE_SHARE = 0.22
-_NOTE_QUESTIONS = (
+NOTE_QUESTIONS = (
     "What do my notes say about {x}?",
     "Read me the note about {x}[, please].",
     "What was that about {x}?",
@@ -56,7 +58,7 @@ _NOTE_QUESTIONS = (
 )
 _TOPICS = frozenset((*words.OBJECTS, *words.ANIMALS, *words.PLACES, *words.FOODS, *words.PEOPLE))
 _MONEY = ("euros", "dollars", "pounds")
-_GENERAL_QUESTIONS = (
+GENERAL_QUESTIONS = (
     "What is {x}?",
     "What's {x}?",
     "Tell me {x}[, please].",
@@ -70,8 +72,8 @@ _GENERAL_QUESTIONS = (
 )
 
 
-def _parse(text: str) -> tuple[_Pattern, ...]:
-    patterns: list[_Pattern] = []
+def _parse(text: str) -> tuple[Pattern, ...]:
+    patterns: list[Pattern] = []
     for line in text.strip().splitlines():
         if line.startswith("? "):
             patterns[-1].questions.append(line[2:])
@@ -80,22 +82,22 @@ def _parse(text: str) -> tuple[_Pattern, ...]:
         else:
             head, _, subject = line.partition(": ")
             relation, _, answer = head.partition(" ")
-            patterns.append(_Pattern(relation, subject, answer.strip("()"), [], []))
+            patterns.append(Pattern(relation, subject, answer.strip("()"), [], []))
     return tuple(patterns)
 
 
-_PATTERNS = _parse(PATTERNS)
+OWN_FACTS = _parse(PATTERNS)
 
 
 def ask_personal(draw: Draw, split: Split) -> PersonalQuestion:
     """A question about a fact that only the user's file holds."""
     if draw.chance(_NOTE_SHARE):
         return _ask_note(draw, split)
-    pattern = draw.choice(_PATTERNS)
-    slots = _slots(draw, split)
+    pattern = draw.choice(OWN_FACTS)
+    slots = draw_slots(draw, split)
     subject = expand(pattern.subject, draw, **slots)
     subject = subject[0].lower() + subject[1:]
-    phrase = pick((*pattern.questions, *_GENERAL_QUESTIONS), draw, split, x=subject, **slots)
+    phrase = pick((*pattern.questions, *GENERAL_QUESTIONS), draw, split, x=subject, **slots)
     reference = capitalise(draw.choice(pattern.statements).format(**slots))
     answer = slots[pattern.answer]
     if answer.lower() not in reference.lower():
@@ -111,11 +113,11 @@ def _ask_note(draw: Draw, split: Split) -> PersonalQuestion:
         if topics and note.endswith("."):
             break
     subject = f"the {draw.choice(topics).strip(',')}"
-    phrase = pick(_NOTE_QUESTIONS, draw, split, x=subject)
+    phrase = pick(NOTE_QUESTIONS, draw, split, x=subject)
     return PersonalQuestion("note", subject, phrase, note, note.rstrip("."))
 
 
-def _slots(draw: Draw, split: Split) -> dict[str, str]:
+def draw_slots(draw: Draw, split: Split) -> dict[str, str]:
     """A value for every slot that a pattern may have."""
 
     def allowed(name: str) -> bool:
