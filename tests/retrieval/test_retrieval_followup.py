@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
-from duologue.retrieval.knowledge.followup import completed, leans
+from duologue.retrieval.knowledge.followup import asks_nothing, completed, leans
 from duologue.retrieval.protocol import RetrievalContext, Role, Turn
 from duologue.retrieval.settings import documents_at
 
@@ -59,6 +59,29 @@ def test_a_whole_question_is_not_mixed_with_earlier_ones(book: KnowledgeRetrieve
 def test_what_nobody_has_is_refused_in_follow_ups_too(book: KnowledgeRetriever) -> None:
     assert told(book, "What is the capital of Peru?", "Sorry, I meant Wakanda.") == ""
     assert told(book, "What is the capital of Peru?", "And the capital of Wakanda?") == ""
+
+
+@pytest.mark.parametrize(
+    "thanks",
+    [
+        "Thanks, that helps.",
+        "Thank you.",
+        "Okay, good to know.",
+        "No, that's all, thanks.",
+        "Perfect, goodbye.",
+        "I see.",
+        "How are you?",
+    ],
+)
+def test_thanks_ask_for_nothing(book: KnowledgeRetriever, thanks: str) -> None:
+    assert asks_nothing(thanks)
+    assert told(book, "What is the capital of Peru?", thanks) == ""
+    assert "sol" in told(book, "What is the capital of Peru?", thanks, "And its currency?")
+
+
+def test_thanks_and_a_question_ask_for_something(book: KnowledgeRetriever) -> None:
+    assert "Santiago" in told(book, "What is the capital of Peru?", "Thanks, and Chile?")
+    assert "sol" in told(book, "What is the capital of Peru?", "Thanks. And its currency?")
 
 
 def test_which_questions_lean() -> None:

@@ -3,7 +3,8 @@
 What a user has said comes apart into a *subject* (the words that name something) and what is asked
 of it (the other words, if they have a sense, see `senses`). A turn that has only one of the two
 takes the other from the turns before. The subject that a correction names replaces the old one,
-also where it repeats it ("Chile, not Peru"). Turns that come apart in no such way are left alone.
+also where it repeats it ("Chile, not Peru"). Turns that come apart in no such way are left alone,
+and thanks ask for nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import pairwise
 
 from duologue.retrieval.knowledge.analysis import is_asking, is_generic, term_of, words_of
 from duologue.retrieval.knowledge.senses import asks, senses_of
+from duologue.retrieval.knowledge.wordlists import COURTESIES
 
 MAX_EARLIER = 8
 """User turns that are read for what a question leans on."""
@@ -29,7 +31,10 @@ _LEANING = frozenset(
     """.split()  # noqa: SIM905
 )
 _QUESTION_WORDS = frozenset("what which where when who whom whose how why".split())  # noqa: SIM905
+_GOING_ON = _QUESTION_WORDS | frozenset("again and also same its his her their there".split())  # noqa: SIM905
 _LEANING_PAIRS = frozenset({("what", "about"), ("how", "about")})
+_ASKED_BACK = frozenset({("are", "you"), ("about", "you"), ("and", "you")})
+_COURTEOUS = frozenset(term_of(word) for word in COURTESIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,18 @@ def leans(question: str) -> bool:
     words = words_of(question)
     pairs = pairwise(words)
     return not _LEANING.isdisjoint(words) or not _LEANING_PAIRS.isdisjoint(pairs)
+
+
+def asks_nothing(turn: str) -> bool:
+    """Whether a turn is thanks, praise or a question about who is asked: nothing to look up.
+
+    A turn of stop words alone asks for something if it goes on from earlier ones ("and why").
+    """
+    words = words_of(turn)
+    if not _COURTEOUS.issuperset(term for word in words if (term := term_of(word))):
+        return False
+    goes_on = not _GOING_ON.isdisjoint(word.partition("'")[0] for word in words)
+    return not goes_on or not _ASKED_BACK.isdisjoint(pairwise(words))
 
 
 def completed(question: str, earlier: Sequence[str]) -> tuple[str, str]:
@@ -68,6 +85,8 @@ def completed(question: str, earlier: Sequence[str]) -> tuple[str, str]:
 
 def _after(topic: Topic, turn: str) -> Topic:
     """The topic when a turn was said."""
+    if asks_nothing(turn):
+        return topic
     subject, asking = _parts(turn)
     return Topic(_new(subject, topic.subject) or topic.subject, asking or topic.asking)
 

@@ -17,7 +17,7 @@ from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.answer import speakable_answer
 from duologue.retrieval.knowledge.base import Hit, KnowledgeBase
-from duologue.retrieval.knowledge.followup import completed, leans
+from duologue.retrieval.knowledge.followup import asks_nothing, completed, leans
 from duologue.retrieval.knowledge.segment import IndexCorrupt
 from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role
 from duologue.retrieval.tools import ToolResult
@@ -70,7 +70,8 @@ class KnowledgeRetriever:
     def look_up(self, context: RetrievalContext) -> Retrieved:
         """The same without an event loop."""
         self._refresh()
-        question, hits = "", list[Hit]()
+        question = ""
+        hits: Sequence[Hit] = ()
         for question, background in _readings(context):
             hits = self.base.search(question, self._passages, background=background)
             if hits and hits[0].confidence >= self._min_confidence:
@@ -131,6 +132,8 @@ def _titled(hit: Hit) -> str:
 def _readings(context: RetrievalContext) -> Iterator[tuple[str, str]]:
     """What the newest turn may ask, likeliest first, each with words that may be meant too."""
     question = context.question
+    if asks_nothing(question):
+        return
     earlier = [turn.text for turn in context.turns if turn.role is Role.USER][:-1]
     whole, meant = completed(question, earlier) if earlier else ("", "")
     if whole and leans(question):

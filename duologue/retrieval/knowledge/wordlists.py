@@ -71,6 +71,15 @@ ASKING_WORDS = frozenset(
 )
 """Words with which people ask, speak to who is asked or say why they ask, whatever it is about."""
 
+COURTESIES = frozenset(
+    """
+        awesome brilliant bye cheers cool day excellent fantastic fine funny good goodbye goodnight
+        great help helped helpful helps interesting kind know lovely nice perfect see super thank
+        thanks wonderful wow
+    """.split()  # noqa: SIM905
+)
+"""What people answer to an answer; a turn that has nothing else asks for nothing."""
+
 SYNONYMS = (
     "cost price fee charge",
     "tall height high",
