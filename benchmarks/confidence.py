@@ -64,6 +64,26 @@ OTHER_WORDS = (
 )
 """The same without the words of the fact book; no phrase that the senses were learnt from."""
 
+NOT_THERE = (
+    "who founded {name}",
+    "when was {name} founded",
+    "who rules {name}",
+    "who is the president of {name}",
+    "what does the flag of {name} look like",
+    "how high is the highest mountain of {name}",
+    "how long is the longest river of {name}",
+    "how much is a flight to {name}",
+    "what time is it in {name}",
+    "what do they like to eat in {name}",
+    "how is the weather in {name}",
+    "who wrote the anthem of {name}",
+    "where is the airport of {name}",
+    "how do i get to {name}",
+    "when do shops close in {name}",
+    "how big is {name}",
+)
+"""What no passage of the fact book tells of any country."""
+
 IsRight = Callable[[str], bool]
 """Whether a passage (its heading and text) answers a question."""
 
@@ -115,14 +135,15 @@ def fact_book(
     seed: int,
     forms: Sequence[tuple[str, str]] = COUNTRY_QUESTIONS,
     name: str = "fact book",
-    left_out: int = 3,
+    not_there: Sequence[str] = (),
 ) -> Case:
+    """The fact book without a third of its countries; near misses ask for these, or `not_there`."""
     draw = random.Random(seed)
     path = Path(duologue.__file__).parent / "data" / "factbook" / "facts.md"
     blocks = list(read_blocks(path))
     names = [b.heading.rpartition(" / ")[2] for b in blocks if b.text.startswith("The capital of")]
     draw.shuffle(names)
-    gone = set(names[::left_out])
+    gone = set(names[::3])
     kept = [block for block in blocks if block.heading.rpartition(" / ")[2] not in gone]
 
     def ask(name: str) -> tuple[str, IsRight]:
@@ -133,7 +154,12 @@ def fact_book(
 
     there = [other for other in names if other not in gone]
     answered = [ask(draw.choice(there)) for _ in range(questions)]
-    unanswered = [ask(draw.choice(sorted(gone)))[0] for _ in range(questions)]
+    if not_there:
+        unanswered = [
+            draw.choice(not_there).format(name=draw.choice(there).lower()) for _ in range(questions)
+        ]
+    else:
+        unanswered = [ask(draw.choice(sorted(gone)))[0] for _ in range(questions)]
     words = {word for other in names for word in other.lower().split()} | set(COMMON)
     return Case(name, index(kept), answered, unanswered,
                 Recogniser(World(seed), sorted(words), seed + 1))  # fmt: skip
@@ -255,6 +281,7 @@ def main() -> None:
     cases += [
         fact_book(questions, seed),
         fact_book(questions, seed, OTHER_WORDS, "in other words"),
+        fact_book(questions, seed, name="not there", not_there=NOT_THERE),
         hotel(questions, seed),
     ]
     asked = [one for case in cases for one in ask_all(case)]

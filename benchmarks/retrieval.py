@@ -38,8 +38,9 @@ from retrieval_questions import (
 from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever, store
 from duologue.retrieval.knowledge.passages import Passage, PlaceKind
 from duologue.retrieval.knowledge.retriever import MIN_CONFIDENCE
-from duologue.retrieval.knowledge.search import Searcher, Tuning
+from duologue.retrieval.knowledge.search import Searcher
 from duologue.retrieval.knowledge.segment import Document, SegmentBuilder
+from duologue.retrieval.knowledge.tuning import Tuning
 from duologue.retrieval.protocol import RetrievalContext, attempt
 
 SIZES = (1_000, 50_000, 500_000)

@@ -231,7 +231,7 @@ def learn_told(texts: Lessons, names: list[str]) -> dict[str, dict[str, float]]:
         for phrase in texts.told_by_hand.get(name, []):
             for term in _terms(phrase):
                 sure[term] = max(BY_HAND, sure.get(term, 0.0))
-        told[name] = dict(sorted(sure.items(), key=lambda item: -item[1])[:MAX_TOLD])
+        told[name] = dict(sorted(sure.items(), key=lambda item: (-item[1], item[0]))[:MAX_TOLD])
     return told
 
 

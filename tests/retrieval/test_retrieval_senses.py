@@ -46,6 +46,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeRetriever:
 
 
 @pytest.fixture(scope="module")
+def book() -> KnowledgeRetriever:
+    return KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
+
+
+@pytest.fixture(scope="module")
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnowledgeBase, list[str]]:
     """The fact book without a third of its countries, and the names of these."""
     head, *parts = documents_at("factbook").read_text().split("\n## ")
@@ -91,13 +96,11 @@ def test_what_is_not_there_is_refused_in_those_phrasings_too(
             answered += bool(hits) and hits[0].confidence >= MIN_CONFIDENCE
             asked += 1
     assert asked > 300
-    assert answered <= 0.08 * asked
+    assert answered <= 0.05 * asked
 
 
-def test_most_is_found_when_words_are_missing() -> None:
+def test_most_is_found_when_words_are_missing(book: KnowledgeRetriever) -> None:
     """Every fifth word of the question, but not of its subject, is not heard."""
-    base = KnowledgeBase.from_files([documents_at("factbook")])
-    retriever = KnowledgeRetriever(base)
     random_ = random.Random(1)
     names = ("Bolivia", "Botswana", "Estonia", "Jamaica", "Kenya", "Malta", "Portugal", "Vietnam")
     keys = {"capital": "capital", "currency": "currency", "language": "language"}
@@ -109,7 +112,7 @@ def test_most_is_found_when_words_are_missing() -> None:
             for name in names:
                 words = expand(template, Draw(template, name), e=name).split()
                 heard = [w for w in words if name in w or random_.random() >= 0.2]
-                answer = told(retriever, " ".join(heard))
+                answer = told(book, " ".join(heard))
                 right += key in answer and name in answer
                 asked += 1
     assert asked == len(names) * len(keys)
@@ -132,10 +135,49 @@ def test_a_users_own_file(house: KnowledgeRetriever, question: str, answer: str)
 
 @pytest.mark.parametrize(
     "question",
-    ["How much is the massage?", "Which currency do they use in Peru?", "When is the pool open?"],
+    [
+        "How much is the massage?",
+        "Which currency do they use in Peru?",
+        "When is the pool open?",
+        "Who founded the sauna?",
+        "Who wrote the sauna?",
+        "When does the sauna close?",
+        "How old is the plumber?",
+        "When is the plumber's birthday?",
+        "Who owns the luggage?",
+        "Who is the author of the massage?",
+    ],
 )
 def test_a_users_own_file_does_not_have_it(house: KnowledgeRetriever, question: str) -> None:
     assert told(house, question) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Whose currency is the forint?", "Hungary"),
+        ("Nairobi is the capital of which country?", "Kenya"),
+        ("What is the capital of North Korea?", "Pyongyang"),
+        ("Name the countries around South Korea.", "neighbour of South Korea"),
+    ],
+)
+def test_subjects_are_told_apart_and_may_be_what_is_asked_for(
+    book: KnowledgeRetriever, question: str, answer: str
+) -> None:
+    assert answer in told(book, question)
+
+
+def test_a_name_is_not_another_that_shares_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "korea.md"
+    path.write_text(
+        "## South Korea\n\nThe capital of South Korea is Seoul.\n\n"
+        "The only neighbour of South Korea is North Korea.\n\n"
+        "## Chad\n\nThe capital of Chad is the city of the north.\n"
+    )
+    retriever = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+    assert "Seoul" in told(retriever, "What is the capital of South Korea?")
+    assert told(retriever, "What is the capital of North Korea?") == ""
+    assert told(retriever, "What are the neighbours of North Korea?") == ""
 
 
 def test_the_words_themselves_come_first(tmp_path: Path) -> None:

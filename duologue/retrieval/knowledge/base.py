@@ -31,7 +31,7 @@ from duologue.retrieval.knowledge.analysis import fold, term_of
 from duologue.retrieval.knowledge.embedding import Embedder
 from duologue.retrieval.knowledge.passages import Block, Passage, PlaceKind, passages_of
 from duologue.retrieval.knowledge.readers import UnreadableFile, is_readable, read_blocks
-from duologue.retrieval.knowledge.search import CANDIDATES, Match, Searcher, Tuning
+from duologue.retrieval.knowledge.search import CANDIDATES, Match, Searcher
 from duologue.retrieval.knowledge.segment import (
     Array,
     Document,
@@ -39,6 +39,7 @@ from duologue.retrieval.knowledge.segment import (
     SegmentBuilder,
     merge,
 )
+from duologue.retrieval.knowledge.tuning import Tuning
 from duologue.retrieval.protocol import Clock, Source
 
 logger = logging.getLogger(__name__)

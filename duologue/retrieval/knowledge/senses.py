@@ -33,6 +33,8 @@ ENOUGH = 0.6
 FULL_VOTE = 1.2
 """A word with this much of a vote for a sense is wholly explained by it."""
 NONE = "none"
+MUTUAL = frozenset({"neighbours"})
+"""Senses that things have of each other: passages about others name them too."""
 
 
 @dataclass(frozen=True, slots=True)
