@@ -167,7 +167,8 @@ class FrameInput(Record):
     """Everything that one frame brings.
 
     `model` is None while the model's delays fill. `sampled_trigger` says that the retrieval token
-    was sampled in this frame; the generator gives it out (`ModelFrame.triggered`) one frame later.
+    was sampled in this frame; the generator gives it out (`ModelFrame.triggered`) when the model's
+    delays have passed. `sampled_speech` says the same of a piece of text.
     Controls act before the frame, replies after it; both may come through
     `Conversation.receive` instead, which is up to a frame earlier.
     """
@@ -176,6 +177,7 @@ class FrameInput(Record):
     user: UserFrame = field(default_factory=UserFrame)
     model: ModelFrame | None = None
     sampled_trigger: bool = False
+    sampled_speech: bool = False
     controls: tuple[Control, ...] = ()
     replies: tuple[Reply, ...] = ()
 

@@ -421,7 +421,10 @@ class Conversation:
                 caught_up=listening.transcribed_frame >= last_voice,
                 ahead=user.ahead,
                 hears=user.transcribed_frame is not None or user.ahead is not None,
-                speaks=bool(model.text) or model.triggered or given.sampled_trigger,
+                speaks=bool(model.text)
+                or model.triggered
+                or given.sampled_trigger
+                or given.sampled_speech,
                 busy=self._policy.phase is not Phase.IDLE or self._delivery.rows_left > 0,
                 level_db=model.level_db,
             )

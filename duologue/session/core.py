@@ -162,6 +162,7 @@ class ConversationCore:
                 user=self._user_frame(heard, given),
                 model=self._model_frame(made),
                 sampled_trigger=triggered,
+                sampled_speech=self._text.is_spoken(made.sampled_text),
                 controls=tuple(controls),
             )
         )

@@ -25,9 +25,13 @@ class TextReader:
         """Whether this token asks for a retrieval."""
         return self._trigger is not None and token == self._trigger
 
+    def is_spoken(self, token: int) -> bool:
+        """Whether this token is text; a frame of a model whose delays still fill has none."""
+        return token >= 0 and token not in self._silent and not self.is_trigger(token)
+
     def push(self, token: int) -> str | None:
         """Text that this token completes, None for silence and for unfinished characters."""
-        if token in self._silent or self.is_trigger(token) or self._stream is None:
+        if not self.is_spoken(token) or self._stream is None:
             return None
         assert self._tokenizer is not None
         is_byte = self._tokenizer.byte(token) is not None

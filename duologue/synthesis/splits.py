@@ -90,7 +90,7 @@ HELD_OUT_PHRASINGS: dict[Split, tuple[str, ...]] = {
         "If I walk out of {e}, in which other country might I be?",
         # element
         "Which letters stand for {e} in a formula?",
-        "At which place in the periodic table does {e} come?",
+        "If the elements stood in a queue, at which place would {e} be?",
         "What sort of element would you call {e}?",
         "Could I pour {e} into a glass, or is it solid, or a gas?",
         "Since which year has {e} been known to science?",

@@ -416,6 +416,18 @@ def test_rows_that_wait_are_dropped_with_what_they_would_have_said() -> None:
     assert brain.rows_left == 0
 
 
+def test_who_has_drawn_a_piece_is_urged_no_more_though_delays_keep_it_back() -> None:
+    brain = Conversation(replace(CONFIG, initial_speaker=Role.MODEL))
+    while (order := brain.order(ROOM)) is None or order.move is not Move.NUDGE:
+        advance(brain, ROOM)
+        assert brain.frame < 20
+    frame = brain.frame + 1
+    brain.advance(FrameInput(frame, UserFrame(transcribed_frame=frame), sampled_speech=True))
+    order = brain.order(ROOM)
+    assert order is not None
+    assert order.move is Move.FREE
+
+
 def test_without_rules_nobody_is_ordered_about() -> None:
     brain = Conversation(replace(CONFIG, floor=None))
     out = interrupted(brain)

@@ -33,7 +33,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What is {e}'s atomic number?",
         "Where does {e} stand in the order of the elements?",
         "Can you give me the number of {e} in the table of elements?",
-        "At which place in the periodic table does {e} come?",
+        "If the elements stood in a queue, at which place would {e} be?",
     ),
     "category": (
         "What kind of element is {e}?",
