@@ -127,7 +127,7 @@ class RetrievalRules:
 
     @classmethod
     def improved(cls, backends: tuple[str, ...] = ("default",)) -> RetrievalRules:
-        """Ask as early as the question is known, hedge, and speculate."""
+        """Ask as early as the question is known, hedge, speculate, tell when nothing was found."""
         return cls(
             trigger=TriggerSource.SAMPLED,
             refractory_frames=6,
@@ -135,7 +135,9 @@ class RetrievalRules:
             wait=WaitRules(rule=WaitRule.CAUGHT_UP, steps=12),
             hedge=HedgeRules(mode=HedgeMode.DELAYED, backends=backends),
             speculation=SpeculationRules(enabled=True),
-            reference=ReferenceRules(on_failure=OnFailure.ZERO, encode_deadline_frames=19),
+            reference=ReferenceRules(
+                on_failure=OnFailure.LEARNT_PADDING, encode_deadline_frames=19
+            ),
         )
 
 

@@ -124,7 +124,7 @@ def test_rules_are_the_published_ones_or_those_of_live_sessions() -> None:
     assert retrieval.deadline_frames == 4500
     assert retrieval.speculation.enabled
     assert retrieval.hedge.backends == ("a", "b")
-    assert retrieval.reference.on_failure is OnFailure.ZERO
+    assert retrieval.reference.on_failure is OnFailure.LEARNT_PADDING
     assert (improved.turns.vad_window, improved.turns.vad_threshold) == (5, 0.3)
     # Six minutes are no limit to a recording.
     assert published.max_frames > 45_000
