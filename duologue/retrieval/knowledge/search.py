@@ -72,6 +72,8 @@ class _Question:
     worth: Array
     missed: Array
     untold: Array
+    subject: Array
+    """1 for words that name what is asked about, where it is clear what is asked for."""
     naming: Naming
 
 
@@ -202,10 +204,14 @@ class Searcher:
         worth = information * generic
         missed = known * generic
         untold = np.zeros(len(slots))
+        subject = np.zeros(len(slots), np.float32)
         for place, slot in enumerate(slots):
             if not slot.sense:
                 continue
             parts, shares = list(slot.parts), np.array(slot.shares)
+            if not subject.any():  # the likeliest sense comes first
+                subject[:] = [one.asked and one.telling >= 1.0 for one in slots]
+                subject[parts] *= shares < NAMED_SHARE
             untold[place] = slot.sense if shares.max(initial=0.0) >= NAMED_SHARE else 0.0
             rarity = sense_rarity(slot, rarities)
             if not (parts and rarity):
@@ -222,7 +228,7 @@ class Searcher:
             worth[others] *= 1.0 - self.tuning.small_talk * slot.sense
         rarest = self._rarity(1)
         single = {term for term, rarity in rarities.items() if rarity >= rarest}
-        return _Question(slots, information, worth, missed, untold, naming(slots, single))
+        return _Question(slots, information, worth, missed, untold, subject, naming(slots, single))
 
     def _postings(
         self,
@@ -329,6 +335,9 @@ class Searcher:
         named = np.array([bool(terms) for terms in question.naming.names], np.float32)
         untold = question.untold @ (1.0 - covered)
         untold /= np.maximum(1.0, named @ covered) ** 2
+        # A price is no answer to who asks for that of something else.
+        subject = question.subject[:, None]
+        strange = subject.any() & (covered.max(axis=0, where=subject > 0, initial=0.0) == 0.0)
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
         foreign = np.zeros(len(top))
         if self.tuning.neighbor_weight:
@@ -344,7 +353,7 @@ class Searcher:
                 final[column] += self.tuning.neighbor_weight * _neighbors(
                     heading + text, slot_of, worth
                 )
-                foreign[column] = is_foreign(
+                foreign[column] = strange[column] or is_foreign(
                     heading, text, names, tells=untold[column] < TELLS_BELOW
                 )
             final *= 1.0 - self.tuning.foreign_loss * foreign

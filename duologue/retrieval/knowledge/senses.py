@@ -32,6 +32,8 @@ ENOUGH = 0.6
 """A sense of this probability is as good as certain."""
 FULL_VOTE = 1.2
 """A word with this much of a vote for a sense is wholly explained by it."""
+SURE_VOTE = 2.0
+"""A word with this much of a vote for a sense asks for that, or names something of its kind."""
 NONE = "none"
 MUTUAL = frozenset({"neighbours"})
 """Senses that things have of each other: passages about others name them too."""
@@ -97,6 +99,20 @@ def senses_of(words: Sequence[str]) -> tuple[Sense, ...]:
 def asks(word: str) -> bool:
     """Whether questions were seen that use a word to ask, for whatever."""
     return _token(word) in load_senses().rows
+
+
+def chats(word: str, sense: str) -> bool:
+    """Whether a word is known from questions and does not surely ask for another sense."""
+    table = load_senses()
+    row = table.rows.get(_token(word))
+    if row is None:
+        return False
+    others = [
+        vote
+        for name, vote in zip(table.names, table.votes[row].tolist(), strict=True)
+        if name not in (sense, NONE)
+    ]
+    return max(others, default=0.0) < SURE_VOTE
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from duologue.retrieval.knowledge.analysis import (
 from duologue.retrieval.knowledge.confidence import ASKING_WORTH, GENERIC_WORTH
 from duologue.retrieval.knowledge.likeness import Likeness
 from duologue.retrieval.knowledge.segment import Segment, hash_term
-from duologue.retrieval.knowledge.senses import MUTUAL, asks, senses_of
+from duologue.retrieval.knowledge.senses import MUTUAL, chats, senses_of
 from duologue.retrieval.knowledge.tuning import Tuning
 
 MAX_QUESTION_WORDS = 32
@@ -183,7 +183,7 @@ class Reader:
                 index = slot_of.get(term)
                 if index is None:
                     continue
-                if share < CHATTER_SHARE and asks(word) and not self._knows(term):
+                if share < CHATTER_SHARE and not self._knows(term) and chats(word, sense.name):
                     share = CHATTER_SHARE
                 if share > 0.0:
                     shares[index] = max(share, shares.get(index, 0.0))
