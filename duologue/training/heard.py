@@ -19,7 +19,7 @@ from duologue.checkpoints.save import write_json, write_tensors
 from duologue.stt.recogniser import Recogniser
 from duologue.training.data import DataError, read_rows
 from duologue.training.encoded import HEARD, EncodedCorpus, shard_files, weights_fingerprint
-from duologue.training.heard_pieces import HeardPieces, collect_pieces
+from duologue.training.heard_pieces import NAME, HeardPieces, collect_pieces
 
 _CHUNK_FRAMES = 50
 _SILENCE_S = 4.0
@@ -58,7 +58,7 @@ def hear_corpus(
         codes / f"{HEARD}.json",
         {"recogniser": fingerprint, "silence": [round(float(v), 5) for v in rest]},
     )
-    done, is_new = 0, HeardPieces.load(codes) is None
+    done, is_new = 0, not (codes / NAME).is_file()
     for shard in shard_files(codes):
         frames = [one.frames for one in shard.conversations]
         chosen = rows[done : done + len(frames)]

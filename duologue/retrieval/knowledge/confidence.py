@@ -9,7 +9,8 @@ Five quantities decide, none of them alone:
 * *absence*: how many words of the question the passage lacks although other passages have them. It
   is high when the name is found, but not what was asked about it.
 * *untold*: how surely something is asked for (`senses`) that the passage does not tell.
-* *foreign*: whether its heading names another subject (`naming`).
+* *foreign*: whether its heading names another subject (`naming`), or nothing of it names the one
+  that is asked about.
 
 Words weigh by rarity in coverage and evidence, and generic ones less in coverage and absence. One
 that is only alike counts by the square of its likeness: different names that are near each other
