@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import DuologueError
+from duologue.nn.attention import attend
 from duologue.nn.draw import embedding, normal
 from duologue.nn.linear import Linear
 from duologue.nn.rope import Rotation
@@ -110,10 +111,7 @@ class _Attention(nn.Module):
             project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for project, x in ((self.wq, queries), (self.wk, source), (self.wv, source))
         )
-        grouped = q.shape[1] != k.shape[1]
-        y = F.scaled_dot_product_attention(
-            at(q), source_at(k), v, attn_mask=mask, enable_gqa=grouped
-        )
+        y = attend(at(q), source_at(k), v, mask)
         return self.wo(y.transpose(1, 2).flatten(2))
 
 

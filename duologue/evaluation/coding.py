@@ -36,7 +36,7 @@ from duologue.synthesis.writer.sentences import free_sentence
 if TYPE_CHECKING:
     from duologue.mimi.codec import Mimi
 
-VERSION = 1
+VERSION = 2
 COUNT = 120
 _SHORTEST_S = 3.0
 _SPEECH_DB = -23.0

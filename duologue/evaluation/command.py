@@ -15,6 +15,7 @@ from duologue.evaluation.console import faults, finish, progress_bar
 if TYPE_CHECKING:
     from duologue.evaluation.cases import Group
     from duologue.evaluation.coding import Coder
+    from duologue.evaluation.reading import Reader
     from duologue.evaluation.table import Figure
     from duologue.evaluation.talker import Talker
 
@@ -41,6 +42,7 @@ class Part(StrEnum):
     CONVERSATIONS = "conversations"
     RETRIEVAL = "retrieval"
     CODEC = "codec"
+    READING = "reading"
     SPEED = "speed"
 
 
@@ -107,7 +109,7 @@ def wren(
         duologue evaluate wren --system recorded --limit 3
     """
     from duologue.checkpoints.save import write_json
-    from duologue.evaluation import coding, finding, speed
+    from duologue.evaluation import coding, finding, reading, speed
     from duologue.evaluation.cases import ANSWERED, COUNTS
     from duologue.evaluation.conversations import Conversations
     from duologue.evaluation.report import Report
@@ -117,7 +119,7 @@ def wren(
     wanted, chosen = set(parts or Part), _groups(groups)
     where = out or _folder(model, system)
     with faults():
-        talker, coder = _system(system, model, device, threads, temperature, floor, wanted)
+        talker, coder, reader = _system(system, model, device, threads, temperature, floor, wanted)
         figures: list[Figure] = []
         if Part.RETRIEVAL in wanted and system is System.SESSION:
             found = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
@@ -128,6 +130,11 @@ def wren(
                 count = min(coding.COUNT, 2 * limit) if limit else coding.COUNT
                 results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
             figures += coding.codec_figures(results)
+        if Part.READING in wanted and reader is not None:
+            with progress_bar("reading", quiet=json_output) as progress:
+                count = len(ANSWERED) * limit if limit else reading.COUNT
+                read = reading.measure(reader, where, seed=seed, count=count, progress=progress)
+            figures += reading.reading_figures(read)
         records = []
         if Part.CONVERSATIONS in wanted:
             with progress_bar("conversations", quiet=json_output) as progress:
@@ -259,8 +266,8 @@ def _system(
     temperature: float | None,
     floor: bool | None,
     wanted: set[Part],
-) -> tuple[Talker, Coder | None]:
-    """The system that talks, and its codec if it has one."""
+) -> tuple[Talker, Coder | None, Reader | None]:
+    """The system that talks; its codec, and its voice alone, if it has them."""
     import torch
 
     from duologue.evaluation import simulated
@@ -268,18 +275,19 @@ def _system(
 
     torch.set_num_threads(threads)
     if system is System.RECORDED:
-        return simulated.RecordedTalker(), None
+        return simulated.RecordedTalker(), None, None
     if system is System.DEAF:
-        return simulated.RecordedTalker(None), None
+        return simulated.RecordedTalker(None), None, None
     if system is System.SILENT:
-        return simulated.SilentTalker(), None
+        return simulated.SilentTalker(), None, None
     if system is System.SHUFFLED:
-        return simulated.ShuffledTalker(Speaker()), None
+        return simulated.ShuffledTalker(Speaker()), None, None
     if system is System.SOCKET:
         from duologue.evaluation.socket_talker import SocketTalker
 
-        return SocketTalker(model, device=device, temperature=temperature), None
+        return SocketTalker(model, device=device, temperature=temperature), None, None
     from duologue.evaluation.coding import MimiCoder
+    from duologue.evaluation.reading import Reader
     from duologue.evaluation.systems import ReferenceTalker, SessionTalker
     from duologue.moshi.sampling import Sampling
     from duologue.session.moshi import Moshi
@@ -288,8 +296,8 @@ def _system(
     sampling = None if temperature is None else Sampling(temperature)
     coder = MimiCoder(moshi.model.codec, model) if Part.CODEC in wanted else None
     if system is System.SESSION:
-        return SessionTalker(moshi, sampling, floor), coder
-    return ReferenceTalker(moshi, sampling), coder
+        return SessionTalker(moshi, sampling, floor), coder, Reader(moshi, sampling)
+    return ReferenceTalker(moshi, sampling), coder, None
 
 
 def _groups(names: Sequence[str] | None) -> tuple[Group, ...]:

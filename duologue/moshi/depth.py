@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.moshi.config import LMConfig
+from duologue.nn.attention import attend
 from duologue.nn.feedforward import build_feedforward
 from duologue.nn.linear import Linear, PerStep
 from duologue.nn.modules import ModuleSequence
@@ -28,10 +29,11 @@ class DepthAttention(nn.Module):
         self.out_proj = PerStep(schedule, lambda: Linear(dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """All steps at once: [N, K, dim] -> [N, K, dim]."""
-        q, k, v = self._heads(self.in_proj(x)).chunk(3, dim=1)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        """All steps at once: [K, N, dim] -> [K, N, dim]."""
+        heads = self.in_proj(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        q, k, v = heads.permute(2, 1, 3, 0, 4)
+        y = attend(q, k, v)
+        return self.out_proj(y.permute(2, 0, 1, 3).flatten(2))
 
     def step(self, x: Tensor, k: int, keys: Tensor, values: Tensor) -> Tensor:
         """Step `k` alone: [N, 1, dim] -> [N, 1, dim]; writes column k of keys and values."""
@@ -79,7 +81,7 @@ class DepthTransformer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """All steps at once, for training and scoring."""
+        """All steps at once, for training and scoring: [K, N, dim] -> [K, N, dim]."""
         for layer in self.layers:
             x = layer(x)
         return x

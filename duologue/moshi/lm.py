@@ -214,10 +214,10 @@ class MoshiLM(nn.Module):
             + (self.depformer_text_emb if k == 0 else self.depformer_emb[k - 1])(target[:, k])
             for k in range(self.config.dep_q)
         ]
-        y = self.depformer(torch.stack(inputs, dim=2).flatten(0, 1))
+        y = self.depformer(torch.stack(inputs).flatten(1, 2))
         logits = [
-            linear(norm(y[:, k]))
-            for k, (norm, linear) in enumerate(zip(self.depformer_norms, self.linears, strict=True))
+            linear(norm(of_step))
+            for norm, linear, of_step in zip(self.depformer_norms, self.linears, y, strict=True)
         ]
         return torch.stack(logits, dim=0).unflatten(1, (batch, length)).transpose(0, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -148,9 +149,10 @@ class PerStep(nn.ModuleList):
         return self[self.schedule[step]]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, K, in] -> [N, K, out], position k through the module of step k."""
-        steps = [self.at(k)(x[:, k]) for k in range(x.shape[1])]
-        return torch.stack(steps, dim=1)
+        """[K, N, in] -> [K, N, out], row k through the module of step k."""
+        runs = [(which, len(list(run))) for which, run in groupby(self.schedule[: len(x)])]
+        parts = x.split([length for _, length in runs])
+        return torch.cat([self[which](part) for (which, _), part in zip(runs, parts, strict=True)])
 
 
 def replace_linears(root: nn.Module, build: Callable[[str, Linear], nn.Module | None]) -> None:

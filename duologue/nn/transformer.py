@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duologue.nn.attention import attend
 from duologue.nn.cache import CachePlan, KVCache, plan_step
 from duologue.nn.feedforward import GATINGS, build_feedforward
 from duologue.nn.linear import Linear
@@ -84,10 +85,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         """[B, T, dim] -> [B, T, dim] from scratch; `mask` [T, T], `None` for plain causal."""
         q, k, v = self._project(x, rotation)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        return self._merge(y)
+        return self._merge(attend(q, k, v, mask))
 
     def step(self, x: Tensor, rotation: Rotation | None, cache: KVCache, plan: CachePlan) -> Tensor:
         """[rows, T, dim] -> [rows, T, dim], continuing each slot."""

@@ -21,7 +21,7 @@ from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import join
 from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.lines import world_line
-from duologue.synthesis.writer.loose import loose_words
+from duologue.synthesis.writer.loose import loose_names, loose_words
 from duologue.synthesis.writer.sentences import free_sentence
 
 
@@ -33,15 +33,19 @@ class _Mixture:
     """Share of free sentences among the texts."""
     loose: float
     """Share of loose words among the texts; in training only."""
+    names: float
+    """Share of lists of names, likewise."""
+    replies: float
+    """Share of answers in what is said of wren's world; the others are questions."""
     rooms: float
     """Share of users' items that went through a room."""
 
 
 Kind = Literal["mono", "wren", "users"]
 _MIXTURES: dict[Kind, _Mixture] = {
-    "mono": _Mixture(wren=0.25, free=0.5, loose=0.0, rooms=0.3),
-    "wren": _Mixture(wren=1.0, free=0.4, loose=0.2, rooms=0.0),
-    "users": _Mixture(wren=0.0, free=0.2, loose=0.35, rooms=0.5),
+    "mono": _Mixture(wren=0.25, free=0.5, loose=0.0, names=0.0, replies=0.5, rooms=0.3),
+    "wren": _Mixture(wren=1.0, free=0.3, loose=0.2, names=0.25, replies=0.9, rooms=0.0),
+    "users": _Mixture(wren=0.0, free=0.2, loose=0.3, names=0.1, replies=0.3, rooms=0.5),
 }
 _ITEM_S = (3.0, 12.0)
 _SPEECH_DB = -23.0
@@ -85,8 +89,15 @@ def render_speech(kind: Kind, seed: int, index: int, split: Split, speaker: Spea
 
 
 def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
-    if mixture.loose and split == "train" and draw.chance(mixture.loose):
-        return loose_words(draw)
-    if draw.chance(mixture.free):
-        return free_sentence(draw, split)
-    return world_line(draw, split)
+    shares = {"loose": mixture.loose, "names": mixture.names} if split == "train" else {}
+    free = (1 - sum(shares.values())) * mixture.free
+    rest = 1 - sum(shares.values()) - free
+    match draw.weighted({**shares, "free": free, "world": rest}):
+        case "loose":
+            return loose_words(draw)
+        case "names":
+            return loose_names(draw)
+        case "free":
+            return free_sentence(draw, split)
+        case _:
+            return world_line(draw, split, replies=mixture.replies)

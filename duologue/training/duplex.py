@@ -38,6 +38,7 @@ from duologue.moshi.lm import MoshiLM
 from duologue.moshi.sampling import Sampling
 from duologue.training.checkpoint import TrainingStateError
 from duologue.training.code_embeddings import begin_with_codebooks
+from duologue.training.compiling import compiled
 from duologue.training.data import DataError, batches
 from duologue.training.encoded import Conversation
 from duologue.training.exercises import (
@@ -45,6 +46,7 @@ from duologue.training.exercises import (
     Exercise,
     ExerciseConfig,
     ExerciseSampler,
+    SpokenPhones,
 )
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -57,7 +59,8 @@ from duologue.training.language import (
     spread,
 )
 from duologue.training.lm_data import DuplexSampler, LMBatch, Reference
-from duologue.training.lm_losses import audio_loss, delayed, recall, text_loss
+from duologue.training.lm_losses import audio_loss, delayed, hint_loss, recall, text_loss
+from duologue.training.phones import PhoneHints
 from duologue.training.scripts import MixedSource, ScriptConfig, ScriptSampler
 from duologue.training.text_stream import FIRST_PIECE, RETRIEVAL
 
@@ -107,6 +110,8 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     scripts: ScriptConfig = field(default_factory=ScriptConfig)
     dictation: ExerciseConfig = field(default_factory=ExerciseConfig)
     listening: ExerciseConfig = field(default_factory=ExerciseConfig)
+    hints: PhoneHints = field(default_factory=PhoneHints)
+    """Phones of its own that are learnt beside the sound in dictation: how names are spoken."""
     unheard: float = 0.1
     """Share of sequences in which the model is not told what a recogniser makes of the user."""
     generation: dict[str, float] = field(default_factory=dict)
@@ -116,6 +121,24 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     """The finished model's floor policy (`duologue.dialogue.FloorRules`); none if not given."""
     samples: int = 2
     sample_s: float = 12.0
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What a pass gives, and what it should have given."""
+
+    z: Tensor
+    """[B, T, dim]"""
+    text: Tensor
+    """Logits [B, T, classes]."""
+    heard: Tensor
+    """Of the user's words, likewise."""
+    audio: Tensor
+    """Logits of codes [B, K, T', card], of some of the frames."""
+    targets: Tensor
+    """int64 [B, rows, T]"""
+    audio_targets: Tensor
+    """int64 [B, K, T']"""
 
 
 class DuplexTask(LanguageTask):
@@ -171,7 +194,18 @@ class DuplexTask(LanguageTask):
             go_on_from(self.lm, start[0], optional=new_parts)
             go_on_from(self.encoder, start[1])
         self.listener = nn.Linear(lm_config.dim, lm_config.text_classes)
-        modules = {"lm": self.lm, "reference": self.encoder, "listener": self.listener}
+        self._transform = compiled(self.lm.transformer.forward, config.compile)
+        self._depth_logits = compiled(self.lm.depth_logits, config.compile)
+        self._text_loss = compiled(text_loss, config.compile)
+        self._audio_loss = compiled(audio_loss, config.compile)
+        hints = config.hints
+        phones = hints.choose(one.facts.get("phones") for one in corpus.train)
+        self.spoken = SpokenPhones(phones, hints.parts_per_frame, lm_config.delays[1])
+        self.hints = nn.Linear(lm_config.dim, hints.parts_per_frame * len(phones))
+        modules = {
+            "lm": self.lm, "reference": self.encoder, "listener": self.listener,
+            "hints": self.hints,
+        }  # fmt: skip
         told = 0 if corpus.silent_vector is None else len(corpus.silent_vector)
         if lm_config.heard_dim not in (None, told):
             raise DataError(
@@ -217,6 +251,7 @@ class DuplexTask(LanguageTask):
             exercise, sentences, amount, self.config.data, self.tokenizer,
             silence=silence, frame_rate=self.corpus.frame_rate,
             silent_vector=self.corpus.silent_vector,
+            hints=self.spoken if self.config.hints.weight else None,
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:
@@ -226,36 +261,39 @@ class DuplexTask(LanguageTask):
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config.losses
-        text_logits, heard, audio_logits, targets, audio_targets = self._predict(batch, generator)
+        made = self._predict(batch, generator)
         if batch.exercise == "listening":
-            words = self._heard_loss(heard, batch)
+            words = self._heard_loss(made, batch)
             return weights.heard * words, {"listened": words}
-        text = text_loss(
-            text_logits, targets[:, 0], padding_weight=weights.padding,
+        text = self._text_loss(
+            made.text, made.targets[:, 0], padding_weight=weights.padding,
             special={RETRIEVAL: weights.retrieval},
         )  # fmt: skip
         if not batch.has_audio:
             return text, {"text": text}
-        audio, each = audio_loss(audio_logits, audio_targets, first_weight=weights.first_codebook)
+        audio, each = self._audio_loss(
+            made.audio, made.audio_targets, first_weight=weights.first_codebook
+        )
         if batch.exercise == "dictation":
-            return weights.audio * audio, {"dictated": audio, "dictated_first": each[0]}
+            report = {"dictated": audio, "dictated_first": each[0]}
+            loss = weights.audio * audio
+            if self.config.hints.weight:
+                report["spoken_phones"] = hint_loss(self.hints(made.z), batch.aside[..., 1:])
+                loss = loss + self.config.hints.weight * report["spoken_phones"]
+            return loss, report
         report = {"text": text, "audio": audio, "first_codebook": each[0]}
         report["last_codebook"] = each[-1]
         loss = text + weights.audio * audio
         if weights.heard:
-            report["heard"] = self._heard_loss(heard, batch)
+            report["heard"] = self._heard_loss(made, batch)
             loss = loss + weights.heard * report["heard"]
         return loss, report
 
-    def _heard_loss(self, heard: Tensor, batch: LMBatch) -> Tensor:
+    def _heard_loss(self, made: _Prediction, batch: LMBatch) -> Tensor:
         padding = self.config.losses.padding
-        return text_loss(heard, batch.aside[..., 0], padding_weight=padding, special={})
+        return self._text_loss(made.heard, batch.aside[..., 0], padding_weight=padding, special={})
 
-    def _predict(
-        self, batch: LMBatch, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Logits of text and of the user's words [B, T, classes], of codes [B, K, T', card], and
-        the targets of text and codes."""
+    def _predict(self, batch: LMBatch, generator: torch.Generator | None) -> _Prediction:
         inputs, targets = delayed(batch.codes, self.lm.config)
         with self.config.run.autocast(self.device):
             x = self.lm.embed(inputs) + self._reference_rows(batch) + self._first_speakers(batch)
@@ -263,19 +301,19 @@ class DuplexTask(LanguageTask):
                 vectors = self._forgetting(batch.vectors, generator)
                 # As codes are, what was heard in a frame is read one position later.
                 x = x + nn.functional.pad(self.lm.hearing(vectors)[:, :-1], (0, 0, 1, 0))
-            z, text_logits = self.lm.head(self.lm.transformer(x))
+            z, text_logits = self.lm.head(self._transform(x))
             heard = self.listener(z)
-            columns = targets
             if not batch.has_audio or batch.exercise == "listening":
-                columns = targets[:, :, :0]
-                return text_logits, heard, z.new_zeros(0), targets, columns
+                nothing = targets[:, 1:1, :0]
+                return _Prediction(z, text_logits, heard, z.new_zeros(0), targets, nothing)
+            of, columns = z, targets
             chosen = self._draw_frames(targets, generator)
             if chosen is not None:
-                z = z.gather(1, chosen[..., None].expand(-1, -1, z.shape[-1]))
+                of = z.gather(1, chosen[..., None].expand(-1, -1, z.shape[-1]))
                 columns = targets.gather(2, chosen[:, None].expand(-1, targets.shape[1], -1))
-            audio_logits = self.lm.depth_logits(z, columns)
+            audio_logits = self._depth_logits(of, columns)
         audio_targets = columns[:, 1 : 1 + self.lm.config.dep_q]
-        return text_logits, heard, audio_logits, targets, audio_targets
+        return _Prediction(z, text_logits, heard, audio_logits, targets, audio_targets)
 
     def _forgetting(self, vectors: Tensor, generator: torch.Generator | None) -> Tensor:
         """The same, some sequences without: there may be no recogniser."""
@@ -333,29 +371,28 @@ class DuplexTask(LanguageTask):
         with self.swapped():
             for batch in self.held_out_batches():
                 batch = batch.to(self.device)
-                logits, heard, audio_logits, targets, audio_targets = self._predict(batch, None)
+                made = self._predict(batch, None)
                 audio, each = audio_loss(
-                    audio_logits, audio_targets, first_weight=weights.first_codebook
+                    made.audio, made.audio_targets, first_weight=weights.first_codebook
                 )
                 for name, value in {
                     "audio": audio, "first_codebook": each[0], "last_codebook": each[-1],
                 }.items():  # fmt: skip
                     scores.add(name, float(value) * len(batch.codes), len(batch.codes))
-                self._score_text(scores, "", logits, targets[:, 0], batch)
+                self._score_text(scores, "", made, batch)
                 said = batch.aside[..., 0]
-                named = recall(heard.argmax(dim=-1), said, said >= FIRST_PIECE)
+                named = recall(made.heard.argmax(dim=-1), said, said >= FIRST_PIECE)
                 scores.add("heard_accuracy", *named)
             if self.config.scripts.first_steps or self.config.scripts.share:
                 batch = self.unseen_scripts.batch(0, 2 * self.config.scripts.batch)
-                logits, _, _, targets, _ = self._predict(batch.to(self.device), None)
-                self._score_text(scores, "script_", logits, targets[:, 0], batch)
+                made = self._predict(batch.to(self.device), None)
+                self._score_text(scores, "script_", made, batch)
             self._write_samples(samples)
         return scores.means()
 
-    def _score_text(
-        self, scores: Scores, prefix: str, logits: Tensor, truth: Tensor, batch: LMBatch
-    ) -> None:
+    def _score_text(self, scores: Scores, prefix: str, made: _Prediction, batch: LMBatch) -> None:
         """Loss; the right piece where one is said; the same of references; retrieval tokens."""
+        logits, truth = made.text, made.targets[:, 0]
         padding = self.config.losses.padding
         loss = text_loss(logits, truth, padding_weight=padding, special={})
         scores.add(prefix + "text", float(loss) * len(truth), len(truth))

@@ -28,6 +28,7 @@ from duologue.training.lm_data import (
     SequenceConfig,
     SequenceSampler,
 )
+from duologue.training.phones import PhoneSet
 from duologue.training.text_stream import PADDING, Tokenizer
 
 Exercise = Literal["dictation", "listening"]
@@ -46,6 +47,22 @@ class ExerciseConfig:
     frames: int = 100
 
 
+@dataclass(frozen=True)
+class SpokenPhones:
+    """Which phones are told aside, and by how many frames the voice follows its text."""
+
+    phones: PhoneSet
+    parts: int
+    delay_frames: int
+
+    def classes(
+        self, one: Conversation, start_s: float, frames: int, frame_rate: float
+    ) -> NDArray[np.int64]:
+        """The phones [frames, parts] of a recording from a time on, which may be negative."""
+        spoken = one.facts.get("phones") or ()
+        return self.phones.classes(spoken, start_s, frames, self.parts, 1 / frame_rate)
+
+
 class ExerciseSampler(SequenceSampler):
     """Sequences of one exercise, the n-th a function of n."""
 
@@ -60,17 +77,19 @@ class ExerciseSampler(SequenceSampler):
         silence: Tensor,
         frame_rate: float,
         silent_vector: Tensor | None = None,
+        hints: SpokenPhones | None = None,
     ) -> None:
         """
         Args:
             silence: the column of codes [K] of a channel on which nothing is said.
+            hints: phones that are told aside in dictation.
             silent_vector: what a recogniser makes of it, [dim].
         """
         super().__init__(
             conversations, replace(sequences, frames=amount.frames), tokenizer,
             seed=_SEEDS[exercise], frame_rate=frame_rate,
         )  # fmt: skip
-        self.exercise, self.amount = exercise, amount
+        self.exercise, self.amount, self.hints = exercise, amount, hints
         self._silence = silence.numpy().astype(np.int64)[:, None]
         self._silent_vector = None if silent_vector is None else silent_vector.numpy()[None]
 
@@ -98,6 +117,11 @@ class ExerciseSampler(SequenceSampler):
         codes: NDArray[np.int64] = np.concatenate([text[None], own, user])
         codes[:, inside:] = ZERO
         nothing = np.zeros(frames, dtype=np.bool_)
+        if self.exercise == "dictation" and self.hints is not None:
+            first = start - lead - self.hints.delay_frames
+            phones = self.hints.classes(one, first / self.frame_rate, frames, self.frame_rate)
+            phones[inside:] = ZERO
+            aside = np.concatenate([aside, phones], axis=1)
         vectors = self._heard_vectors(one, start, lead)
         return CutSequence(codes, nothing, nothing.astype(np.float32), aside, vectors=vectors)
 

@@ -43,6 +43,8 @@ class LanguageTrainingConfig:
     ema: float = 0.999
     export_dtype: str = "bfloat16"
     held_out_sequences: int = 32
+    compile: bool = False
+    """Compile transformers and losses; without a C++ compiler they run as they are."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class LMBatch:
     """float32 [B, T]: seconds until the speaker is heard again, 0 while speaking."""
     aside: Tensor
     """int64 [B, T, n]: classes that help to learn what is heard and that a finished model does not
-    name: the user's words (duplex, n = 1) or phones (transcription). -1 where nothing is known."""
+    name: the user's words (duplex; in dictation, phones of its own after them) or phones
+    (transcription). -1 where nothing is known."""
     has_audio: bool = True
     """False where all rows but the text are empty."""
     exercise: str | None = None
@@ -314,10 +315,7 @@ class TranscriptionSampler(SequenceSampler):
         classes = np.full((frames, parts), ZERO, dtype=np.int64)
         if spoken:
             begin_s = start / self.frame_rate - self.config.aside_delay_s
-            part_s = 1 / self.frame_rate / parts
-            shares = self.phones.targets(spoken, begin_s, frames * parts, part_s)
-            known = shares.any(axis=1)
-            classes[:] = np.where(known, shares.argmax(axis=1), ZERO).reshape(frames, parts)
+            classes[:] = self.phones.classes(spoken, begin_s, frames, parts, 1 / self.frame_rate)
             classes[max(0, one.frames - start) :] = ZERO
         return classes
 

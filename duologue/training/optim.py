@@ -52,7 +52,7 @@ def build_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> to
                 decay = config.weight_decay if decayed else 0.0
                 group = groups.setdefault((decay, _rate(parameter, config)), {})
                 group[f"{index}.{name}"] = parameter
-    on_cuda = any(p.is_cuda for named in groups.values() for p in named.values())
+    kinds = {p.device.type for named in groups.values() for p in named.values()}
     return torch.optim.AdamW(
         [
             {
@@ -65,7 +65,7 @@ def build_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> to
         ],
         lr=config.lr,
         betas=config.betas,
-        fused=on_cuda,
+        fused=kinds <= {"cpu", "cuda"},
     )
 
 

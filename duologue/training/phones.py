@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SILENCE = "pau"
+UNKNOWN = -1
 _SILENCES = {"", "pau", "sil", "sp", "h#", "#", "_", "_:", "ssil", "brth"}
 
 Phone = tuple[str, float, float]
@@ -23,6 +24,20 @@ def normalize_symbol(symbol: str) -> str:
     """One spelling for silence, no stress marks."""
     plain = symbol.strip().rstrip("0123456789").lower()
     return SILENCE if plain in _SILENCES else plain
+
+
+@dataclass(frozen=True)
+class PhoneHints:
+    """Phones that are learnt beside all else, where a corpus knows them; never shipped."""
+
+    weight: float = 0.0
+    parts_per_frame: int = 2
+    phones: tuple[str, ...] = ()
+    """The phones that count; all of the corpus's when empty. Silence is always one."""
+
+    def choose(self, labels: Iterable[Sequence[Phone] | None]) -> PhoneSet:
+        """The phones that count in a corpus with these labels."""
+        return PhoneSet.listing(self.phones) if self.phones else PhoneSet.of(labels)
 
 
 @dataclass(frozen=True)
@@ -71,3 +86,11 @@ class PhoneSet:
         known, unknown = shares[:, :-1], shares[:, -1:]
         total = np.maximum(known.sum(axis=1, keepdims=True), 1e-6)
         return np.where(unknown > 0.5, 0.0, known / total).astype(np.float32)
+
+    def classes(
+        self, phones: Sequence[Phone], start_s: float, frames: int, parts: int, frame_s: float
+    ) -> NDArray[np.int64]:
+        """The phone that fills most of each part of each frame [frames, parts]; -1 if unknown."""
+        shares = self.targets(phones, start_s, frames * parts, frame_s / parts)
+        known = np.where(shares.any(axis=1), shares.argmax(axis=1), UNKNOWN)
+        return known.reshape(frames, parts)

@@ -25,6 +25,7 @@ from duologue.stt import front_end_file
 from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
 from duologue.stt.recogniser import Recogniser
 from duologue.training.code_embeddings import begin_with_codebooks
+from duologue.training.compiling import compiled
 from duologue.training.data import DataError
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -38,22 +39,12 @@ from duologue.training.language import (
 )
 from duologue.training.lm_data import ZERO, LMBatch, TranscriptionSampler
 from duologue.training.lm_losses import delayed, hint_loss, pause_loss, recall, text_loss
-from duologue.training.phones import PhoneSet
+from duologue.training.phones import PhoneHints
 from duologue.training.sound import BendingConfig, SoundSampler, sound_corpus
 from duologue.training.text_stream import FIRST_PIECE
 
 HORIZONS_S = (0.5, 1.0, 2.0, 3.0)
 """What the pause heads look ahead, as in the published model."""
-
-
-@dataclass(frozen=True)
-class PhoneHints:
-    """Phones that are learnt beside the words, where a corpus knows them; never shipped."""
-
-    weight: float = 0.0
-    parts_per_frame: int = 2
-    phones: tuple[str, ...] = ()
-    """The phones that count; all of the corpus's when empty. Silence is always one."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +101,8 @@ class STTTask(LanguageTask):
         else:
             corpus = Corpus.of(data, codec)
         self.codec = None if self.front_end is not None else codec
+        if self.front_end is not None:
+            self._hear = compiled(self.front_end.forward, config.compile)
         heard = corpus.codebooks
         lm_config = LMConfig.from_dict(
             {
@@ -134,10 +127,10 @@ class STTTask(LanguageTask):
             if self.front_end is not None and isinstance(start.front_end, MelFrontEnd):
                 go_on_from(self.front_end, start.front_end)
         hints = config.aside
-        phones = PhoneSet.listing(hints.phones)
-        if not hints.phones:
-            phones = PhoneSet.of(one.facts.get("phones") for one in corpus.train)
+        phones = hints.choose(one.facts.get("phones") for one in corpus.train)
         self.hints = nn.Linear(lm_config.dim, hints.parts_per_frame * len(phones))
+        self._transform = compiled(self.lm.transformer.forward, config.compile)
+        self._text_loss = compiled(text_loss, config.compile)
         super().__init__(config, {**modules, "hints": self.hints}, corpus, device)
         kind: type[TranscriptionSampler] = TranscriptionSampler
         options: dict[str, Any] = {}
@@ -155,7 +148,7 @@ class STTTask(LanguageTask):
         self, batch: LMBatch, step: int, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         logits, pauses, hints, targets = self._predict(batch, generator)
-        text = text_loss(logits, targets, padding_weight=self.config.padding, special={})
+        text = self._text_loss(logits, targets, padding_weight=self.config.padding, special={})
         pause = pause_loss(pauses, batch.quiet, HORIZONS_S)
         report = {"text": text, "pause": pause}
         loss = text + self.config.pauses * pause
@@ -177,10 +170,10 @@ class STTTask(LanguageTask):
             x = self.lm.embed(inputs)
             if self.front_end is not None:
                 assert batch.spectra is not None
-                vectors = self.front_end(batch.spectra)
+                vectors = self._hear(batch.spectra)
                 # As with codes, a frame is read one position later: the first reads nothing.
                 x = x + nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
-            z, logits = self.lm.head(self.lm.transformer(x))
+            z, logits = self.lm.head(self._transform(x))
             pauses = [head(z) for head in self.lm.extra_heads]
             hints = self.hints(z)
         return logits, pauses, hints, targets[:, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from duologue.audio.files import read_channels
 from duologue.cli.main import app
-from duologue.evaluation import coding, finding, hearing, speed
+from duologue.evaluation import coding, finding, hearing, reading, speed
 from duologue.evaluation.cases import ANSWERED, Group
 from duologue.evaluation.conversations import Conversations, Record
 from duologue.evaluation.ears import Ears
@@ -39,6 +39,7 @@ from duologue.evaluation.words import spoken_words
 from duologue.retrieval import Outcome, RetrievalContext, Retrieved
 from duologue.session.moshi import Moshi
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.voices import WREN
 
 from .conftest import SEED
 
@@ -270,6 +271,43 @@ def test_a_perfect_codec_changes_nothing_and_a_mute_one_everything(
     assert mute["codec_stoi"] < 0.4
     assert mute["codec_mel"] > 5
     assert mute["codec_wer_added_wren"] > 50
+
+
+class Recording:
+    """Says each reply as it was recorded, or nothing at all."""
+
+    def __init__(self, speaker: Speaker, says: bool) -> None:
+        self.speaker, self.says, self.fingerprint = speaker, says, f"recording {says}"
+
+    def read(self, replies: Sequence[reading.Reply], seed: int) -> list[np.ndarray]:
+        return [self.speaker.say(one.text, WREN).samples * np.float32(self.says) for one in replies]
+
+
+def test_a_recording_reads_answers_aloud_and_silence_none(tmp_path: Path, speaker: Speaker) -> None:
+    pytest.importorskip("pocketsphinx")
+    replies = reading.replies(SEED, 5, speaker)
+    assert {one.case.group for one in replies} == set(ANSWERED)
+    ears = Ears([spoken_words(one.text) for one in replies])
+    found = {}
+    for says in (True, False):
+        voice = Recording(speaker, says)
+        results = reading.measure(voice, tmp_path, seed=SEED, count=5, ears=ears)
+        figures = reading.reading_figures(results)
+        found[says] = {figure.key: figure.estimate.value for figure in figures}
+    assert found[True]["reading_answers"] >= 80
+    assert found[True]["reading_wer"] < 15
+    assert found[False] == {"reading_answers": 0, "reading_wer": 100}
+
+
+def test_a_model_reads_what_it_is_given(speaker: Speaker) -> None:
+    replies = reading.replies(SEED, 5, speaker)[:2]
+    with Moshi.from_pretrained("wren") as wren:
+        reader = reading.Reader(wren)
+    first, again = (reader.read(replies, 3) for _ in range(2))
+    assert [len(pcm) for pcm in first] == [len(first[0])] * 2
+    assert len(first[0]) >= (max(one.seconds for one in replies) - 0.1) * 24_000
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_retrieval_is_scored_by_what_it_finds(tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ def test_steps_share_modules_by_the_schedule() -> None:
     torch.manual_seed(3)
     steps = PerStep((0, 1, 1, 2), lambda: Linear(4, 3))
     assert len(steps) == 3
-    x = torch.randn(2, 4, 4)
+    x = torch.randn(4, 2, 4)
     y = steps(x)
     for k, index in enumerate((0, 1, 1, 2)):
-        torch.testing.assert_close(y[:, k], steps[index](x[:, k]))
+        torch.testing.assert_close(y[k], steps[index](x[k]))
         assert steps.at(k) is steps[index]
 
 

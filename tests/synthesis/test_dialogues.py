@@ -24,7 +24,7 @@ from duologue.synthesis.world import bundled_fact_book
 from duologue.synthesis.writer import countries, elements, personal, questions, scenes, tools
 from duologue.synthesis.writer.dialogues import CLASSES, write_dialogue
 from duologue.synthesis.writer.lines import world_line
-from duologue.synthesis.writer.loose import loose_words
+from duologue.synthesis.writer.loose import loose_names, loose_words
 from duologue.synthesis.writer.sentences import free_sentence
 
 MANY = 2000
@@ -123,6 +123,7 @@ def test_training_never_names_a_held_out_entity() -> None:
     everything += "\n".join(world_line(draw, "train") for _ in range(MANY))
     everything += "\n".join(free_sentence(draw, "train") for _ in range(MANY))
     everything += "\n".join(loose_words(draw) for _ in range(MANY))
+    everything += "\n".join(loose_names(draw) for _ in range(MANY))
     for names in HELD_OUT_ENTITIES.values():
         for name in names:
             assert not holds(name, everything), name

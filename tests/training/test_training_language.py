@@ -33,7 +33,7 @@ from duologue.training.config import parse
 from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
-from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler
+from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler, SpokenPhones
 from duologue.training.heard import hear_corpus
 from duologue.training.heard_pieces import HeardPieces, collect_pieces
 from duologue.training.language import Corpus
@@ -438,6 +438,23 @@ def test_in_an_exercise_one_speaks_and_the_other_is_silent(name: Exercise) -> No
     assert not one.references
 
 
+def test_in_dictation_the_phones_of_its_own_voice_are_told_as_late_as_the_voice_is() -> None:
+    phones = PhoneSet.listing(["k", "ae"])
+    one = sentence(2.0, 5)
+    one.facts["phones"] = [["k", 0.0, 0.16], ["ae", 0.16, 0.32], ["zzz", 0.32, 0.48]]
+    sampler = ExerciseSampler(
+        "dictation", [one], ExerciseConfig(frames=50), SequenceConfig(start_margin=8), Letters(),
+        silence=torch.tensor([1, 2, 3]), frame_rate=12.5, hints=SpokenPhones(phones, 2, 3),
+    )  # fmt: skip
+    cut = sampler.cut(one, 0, np.random.default_rng(0))
+    lead = int(np.flatnonzero(cut.codes[1] == 5)[0])
+    told = cut.aside[:, 1:].flatten()
+    begins = 2 * (lead + 3)
+    assert (told[:begins] == 0).all()
+    assert told[begins : begins + 12].tolist() == [1] * 4 + [2] * 4 + [-1] * 4
+    assert (cut.aside[lead + 25 :, 1:] == -1).all()
+
+
 def test_exercises_teach_one_thing_only(
     encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
 ) -> None:
@@ -445,11 +462,13 @@ def test_exercises_teach_one_thing_only(
     trainer = duplex(
         encoded, codec, tokenizer_file, tmp_path, dictation=amount, listening=amount,
         also=[sentence(2.0, 5), sentence(2.0, 5, "users")], losses={"heard": 0.5},
-        run={"steps": 12},
+        run={"steps": 12}, hints={"weight": 0.5, "phones": ["a", "b"]},
     )  # fmt: skip
     trainer.run()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {"dictated", "listened", "text"} <= {name for row in rows for name in row}
+    assert {"dictated", "listened", "text", "spoken_phones"} <= {
+        name for row in rows for name in row
+    }
     task = trainer.task
     for sampler in task.source.exercises:
         task.optimizer.zero_grad()
@@ -458,7 +477,9 @@ def test_exercises_teach_one_thing_only(
         assert task.lm.text_linear.weight.grad is None
         assert (task.listener.weight.grad is None) is dictates
         assert (task.lm.depformer_in.at(0).weight.grad is None) is not dictates
+        assert (task.hints.weight.grad is None) is not dictates
         assert task.lm.transformer.layers[0].norm1.alpha.grad.abs().sum() > 0
+    assert not any("hints" in name for name in task.lm.state_dict())
     with pytest.raises(DataError, match="no corpus of the kind"):
         duplex(encoded, codec, tokenizer_file, tmp_path / "b", dictation={"share": 0.5})
 
@@ -769,7 +790,7 @@ def test_what_was_heard_is_read_when_a_running_model_reads_it(
     batch = collate([cut])
     assert batch.vectors.shape == (1, 80, 32)
     with torch.no_grad():
-        whole = task._predict(batch, None)[0][0]
+        whole = task._predict(batch, None).text[0]
     own = task.lm.config.dep_q
     generator = task.lm.generator(1)
     drawn = [generator.step(None, text=batch.codes[:, 0, 0], audio=_delayed(batch, 0, own))]
@@ -792,7 +813,7 @@ def _delayed(batch: LMBatch, step: int, own: int) -> torch.Tensor:
 
 def _unheard(task: DuplexTask, batch: LMBatch) -> torch.Tensor:
     with torch.no_grad():
-        return task._predict(replace(batch, vectors=None), None)[0][0]
+        return task._predict(replace(batch, vectors=None), None).text[0]
 
 
 def test_users_are_forgotten_and_silence_is_heard_in_exercises(

@@ -9,17 +9,17 @@ from duologue.synthesis.writer.personal import ask_personal
 from duologue.synthesis.writer.tools import ask_tool
 
 
-def world_line(draw: Draw, split: Split) -> str:
-    """A question that a user asks or a sentence that wren answers with."""
+def world_line(draw: Draw, split: Split, *, replies: float = 0.5) -> str:
+    """A sentence that wren answers with, in a share of the cases; else a question of a user's."""
     topic = draw.weighted({"fact": 0.55, "personal": 0.25, "tool": 0.2})
     if topic == "personal":
         personal = ask_personal(draw, split)
-        return draw.choice((personal.phrase.text, personal.reference))
+        return personal.reference if draw.chance(replies) else personal.phrase.text
     if topic == "tool":
         tool = ask_tool(draw, split)
-        return draw.choice((tool.phrase.text, tool.reference))
+        return tool.reference if draw.chance(replies) else tool.phrase.text
     novelty = facts.draw_novelty(draw, split)
     subject = facts.draw_subject(draw, split, novelty)
     relation = draw.choice(facts.possible_relations(subject, split, novelty))
     question = facts.ask(draw, split, subject, relation, novelty)
-    return draw.choice((question.phrase.text, question.reference))
+    return question.reference if draw.chance(replies) else question.phrase.text

@@ -1,8 +1,9 @@
-"""Loose words: common English words in no order, which a recogniser can only get by listening.
+"""Loose words and names: in no order, so that only listening, or reading, gets them right.
 
 What is written by grammars repeats itself, and a small recogniser learns the sentences by heart:
 with voices that it knew it got 0.88 of the pieces of what it had been trained on, and 0.68 of the
-pieces of held-out sentences.
+pieces of held-out sentences. A voice learns names last: an answer has one, in a carrier that never
+changes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import re
 from functools import cache
 
 from duologue.synthesis.draw import Draw
+from duologue.synthesis.numbers import join_list
 from duologue.synthesis.splits import HELD_OUT_ENTITIES
-from duologue.synthesis.world import bundled_fact_book
+from duologue.synthesis.world import bundled_fact_book, capitalise
+from duologue.synthesis.writer.facts import entities, invented_subject
 
 _KNOWN = 6000
 """Words, the most frequent first."""
 _FREQUENT = 300
 _LENGTHS = (4, 9)
+_NAMES = (3, 6)
+_NAMED = ("capital", "currency", "language")
+"""Relations whose values are names."""
 _SPOKEN = re.compile(r"(?=.*[aeiouy])[a-z]{2,14}")
 _REJECTED = re.compile(r"bitch|cock|cunt|dick|fuck|hitler|kill|nazi|porn|rap(e|ist)|sex|shit|slut")
 
@@ -31,6 +37,24 @@ def loose_words(draw: Draw) -> str:
         for _ in range(count)
     ]
     return " ".join(chosen).capitalize() + "."
+
+
+def loose_names(draw: Draw) -> str:
+    """A list of names that training may have: half of them invented, the others real."""
+    names = [
+        invented_subject(draw, "train", draw.choice(("country", "element"))).name
+        if draw.chance(0.5)
+        else _real_name(draw)
+        for _ in range(draw.integer(*_NAMES))
+    ]
+    return capitalise(join_list(names)) + "."
+
+
+def _real_name(draw: Draw) -> str:
+    """An entity of the fact book, or what it says of one."""
+    entity = draw.choice(entities("train"))
+    named = [value for key, value in entity.values.items() if key in _NAMED]
+    return draw.choice((entity.spoken, *named))
 
 
 @cache

@@ -1,0 +1,153 @@
+"""How a model speaks what it is given to say: true answers as its text row, read aloud.
+
+Neither ears nor knowledge count here, only the voice. Texts are replies of the evaluation set, laid
+on the text row as wren's recordings have them; the user is silent. What is judged is whether the
+independent recogniser chooses the right answer among its candidates, and what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from duologue.evaluation import statistics
+from duologue.evaluation.activity import Pcm
+from duologue.evaluation.cases import ANSWERED, Case, write_cases
+from duologue.evaluation.ears import Ears
+from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.table import Figure
+from duologue.evaluation.words import errors, spoken_words
+from duologue.evaluation.world import answer_key, world_sentences
+from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.voices import WREN
+from duologue.training.text_stream import Word, text_row
+
+if TYPE_CHECKING:
+    from duologue.moshi.sampling import Sampling
+    from duologue.session.moshi import Moshi
+
+VERSION = 1
+COUNT = 120
+_LEAD_S, _TAIL_S = 0.8, 0.8
+_AT_ONCE = 8
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is to be read aloud, and the case that it answers."""
+
+    case: Case
+    text: str
+    words: tuple[Word, ...]
+    seconds: float
+
+
+class Voice(Protocol):
+    """What reads aloud."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def read(self, replies: Sequence[Reply], seed: int) -> list[Pcm]:
+        """Samples [T] of each."""
+        ...
+
+
+class Reader:
+    """A model's voice, given its text."""
+
+    def __init__(self, moshi: Moshi, sampling: Sampling | None = None) -> None:
+        from duologue.evaluation.systems import model_fingerprint
+
+        self._model, self._sampling = moshi.model, sampling
+        self.fingerprint = f"reading {model_fingerprint(moshi)} {sampling}"
+
+    def read(self, replies: Sequence[Reply], seed: int) -> list[Pcm]:
+        """Samples [T] of each."""
+        lm, codec, tokenizer = self._model.lm, self._model.codec, self._model.tokenizer
+        assert tokenizer is not None
+        device, delay = lm.device, max(lm.config.delays)
+        frames = max(int(one.seconds * codec.frame_rate) for one in replies) + delay
+        rows = [
+            text_row(one.words, frames, codec.frame_rate, tokenizer, wait=True).tokens
+            for one in replies
+        ]
+        text = torch.from_numpy(np.stack(rows)).to(device)
+        silence = codec.silent_column().to(device)[None, :, None].expand(len(replies), -1, -1)
+        generator = lm.generator(len(replies), sampling=self._sampling, seed=seed)
+        codes = []
+        for frame in range(frames):
+            out = generator.step(silence, text=text[:, frame])
+            if bool(out.ready.all()):
+                codes.append(out.audio)
+        with torch.no_grad():
+            pcm = codec.decode(torch.stack(codes, dim=2))[:, 0].float().cpu().numpy()
+        return list(np.ascontiguousarray(pcm))
+
+
+def replies(seed: int, count: int, speaker: Speaker) -> list[Reply]:
+    """The first replies of each group with answers, as many of each."""
+    each = -(-count // len(ANSWERED))
+    cases = [case for group in ANSWERED for case in write_cases(group, each, seed)]
+    return [_reply(case, speaker) for case in cases]
+
+
+def _reply(case: Case, speaker: Speaker) -> Reply:
+    text = next(turn.text for turn in case.script.turns if turn.lookup)
+    said = speaker.say(text, WREN)
+    words = tuple((word.text, word.start_s + _LEAD_S, word.end_s + _LEAD_S) for word in said.words)
+    return Reply(case, text, words, _LEAD_S + said.seconds + _TAIL_S)
+
+
+def measure(
+    reader: Voice,
+    out: Path,
+    *,
+    seed: int = 1,
+    count: int = COUNT,
+    ears: Ears | None = None,
+    progress: Progress = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Let all replies be read; those that have been before are not read again."""
+    ledger = Ledger(out / "reading.jsonl", key_of(VERSION, reader.fingerprint, seed))
+    speaker = Speaker()
+    everything = replies(seed, count, speaker)
+    waiting = [one for one in everything if one.case.id not in ledger]
+    if waiting:
+        ears = ears or Ears(world_sentences([one.case for one in everything]))
+    for first in range(0, len(waiting), _AT_ONCE):
+        part = waiting[first : first + _AT_ONCE]
+        for one, pcm in zip(part, reader.read(part, seed), strict=True):
+            assert ears is not None
+            ledger.add(one.case.id, _judged(one, pcm, ears))
+            progress(sum(o.case.id in ledger for o in everything), len(everything))
+    return [ledger[one.case.id] for one in everything]
+
+
+def _judged(one: Reply, pcm: Pcm, ears: Ears) -> dict[str, Any]:
+    key, right = answer_key(one.case), spoken_words(one.text)
+    chosen, read = ears.choose(pcm, key.grammar), ears.read(pcm)
+    ears.learn(right)
+    return {
+        "group": str(one.case.group), "text": one.text, "chosen": " ".join(chosen),
+        "read": " ".join(read), "answer": key.heard_in(chosen, ears.lexicon.same),
+        "errors": errors(right, read, ears.lexicon.same).count, "words": len(right),
+    }  # fmt: skip
+
+
+def reading_figures(results: Sequence[dict[str, Any]]) -> list[Figure]:
+    """The lines of the table."""
+    chosen = statistics.share(r["answer"] for r in results)
+    wrong = statistics.ratio((r["errors"], r["words"]) for r in results)
+    return [
+        Figure("reading_answers", "reads a given answer so that it is understood", "%",
+               chosen.scaled(100)),
+        Figure("reading_wer", "reading given answers: word error rate", "%", wrong.scaled(100)),
+    ]  # fmt: skip
