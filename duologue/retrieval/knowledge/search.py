@@ -75,6 +75,8 @@ class _Question:
     subject: Array
     """1 for words that name what is asked about, where it is clear what is asked for."""
     naming: Naming
+    slot_of: Mapping[int, int]
+    """The slot of each term that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,12 @@ class Searcher:
             worth[others] *= 1.0 - self.tuning.small_talk * slot.sense
         rarest = self._rarity(1)
         single = {term for term, rarity in rarities.items() if rarity >= rarest}
-        return _Question(slots, information, worth, missed, untold, subject, naming(slots, single))
+        slot_of = {
+            term: index for index, slot in enumerate(slots) if slot.asked for term, _ in slot.terms
+        }
+        return _Question(
+            slots, information, worth, missed, untold, subject, naming(slots, single), slot_of
+        )
 
     def _postings(
         self,
@@ -339,24 +346,15 @@ class Searcher:
         subject = question.subject[:, None]
         strange = subject.any() & (covered.max(axis=0, where=subject > 0, initial=0.0) == 0.0)
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
-        foreign = np.zeros(len(top))
-        if self.tuning.neighbor_weight:
-            slot_of = {
-                term: index
-                for index, slot in enumerate(slots)
-                if slot.asked
-                for term, _ in slot.terms
-            }
-            names = question.naming
-            for column in order.tolist():
-                heading, text = self._words_in(number, int(top[column]))
-                final[column] += self.tuning.neighbor_weight * _neighbors(
-                    heading + text, slot_of, worth
-                )
-                foreign[column] = strange[column] or is_foreign(
-                    heading, text, names, tells=untold[column] < TELLS_BELOW
-                )
-            final *= 1.0 - self.tuning.foreign_loss * foreign
+        foreign = np.zeros(len(top), np.bool_)
+        for column in order.tolist():
+            heading, text = self._words_in(number, int(top[column]))
+            gain = _neighbors(heading + text, question.slot_of, worth)
+            final[column] += self.tuning.neighbor_weight * gain
+            foreign[column] = strange[column] or is_foreign(
+                heading, text, question.naming, tells=untold[column] < TELLS_BELOW
+            )
+        final *= 1.0 - self.tuning.foreign_loss * foreign
         found: list[Match] = []
         for i in order.tolist():
             match = Match(
