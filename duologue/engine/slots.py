@@ -291,29 +291,20 @@ class SlotBank:
         """Seconds of a step with one slot busy and with all, best of some; all slots are reset."""
         silence = np.zeros(self.frame_size, np.float32)
         alone, together = (
-            self._best_of(steps, partial(self.step, dict.fromkeys(busy, silence)), clock)
+            _best_of(steps, partial(self.step, dict.fromkeys(busy, silence)), clock)
             for busy in (range(1), range(self.slots))
         )
+        for slot in range(self.slots):
+            self.reset(slot)
         return alone, together
 
     def measure_flush(
         self, times: int = 2, clock: Callable[[], float] = time.perf_counter
     ) -> float | None:
-        """Seconds of `flush` for all slots, best of some; `None` without a recogniser. Resets."""
+        """Seconds of `look_ahead` for all slots, best of some; `None` without a recogniser."""
         if self.recogniser is None:
             return None
-        return self._best_of(times, partial(self.flush, range(self.slots)), clock)
-
-    def _best_of(self, times: int, work: Callable[[], object], clock: Callable[[], float]) -> float:
-        """Seconds of the quickest run of some work; all slots are reset afterwards."""
-        took = []
-        for _ in range(times):
-            begin = clock()
-            work()
-            took.append(clock() - begin)
-        for slot in range(self.slots):
-            self.reset(slot)
-        return min(took)
+        return _best_of(times, partial(self.look_ahead, range(self.slots)), clock)
 
     def _configure(self, slot: int, setup: SlotSetup) -> None:
         generator, mask = self.duplex.generator, self._mask(slot)
@@ -337,3 +328,13 @@ def speaker_condition(lm: MoshiLM, init_speaker: str) -> Attributes:
         if wanted in (getattr(conditioner, "possible_values", None) or ()):
             return {name: wanted}
     return {}
+
+
+def _best_of(times: int, work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Seconds of the quickest run of some work."""
+    took = []
+    for _ in range(times):
+        begin = clock()
+        work()
+        took.append(clock() - begin)
+    return min(took)

@@ -18,6 +18,9 @@ BOUNDS_S = (
     0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.12, 0.16,
     0.24, 0.32, 0.64, 1.28, 2.56,
 )  # fmt: skip
+FLUSH_SHARE = 0.5
+"""Of a frame's time that recognition may take to catch up between two frames, if all sessions ask
+for it at once."""
 RETRY_AFTER_S = 10.0
 """What a refused client is told when nothing better is known."""
 
@@ -28,6 +31,11 @@ def quantile(durations: Iterable[float], q: float) -> float:
     if not ordered:
         return 0.0
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+
+
+def is_quick(flush_s: float | None) -> bool:
+    """Whether recognition that takes so long (`None`: there is none) may catch up while live."""
+    return flush_s is not None and flush_s <= FLUSH_SHARE * FRAME_S
 
 
 class DurationStats:

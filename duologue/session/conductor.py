@@ -22,7 +22,7 @@ from torch import Tensor
 from duologue.dialogue import Command, Control, End, EndReason, LatencyHistogram, Reply
 from duologue.engine.api import FRAME_S, EngineError, EngineSettings
 from duologue.engine.slots import SlotBank
-from duologue.engine.timing import Capacity
+from duologue.engine.timing import Capacity, is_quick
 from duologue.session.core import FrameGiven, advance
 from duologue.session.figures import Figures
 from duologue.session.schedule import Schedule
@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 MAX_PASSED_OVER = 5
 """A start goes before a due step after so many steps that left it no time between them."""
-FLUSH_SHARE = 0.5
-"""Of a frame's time that recognition may take to catch up between two frames, if all sessions ask
-for knowledge at once."""
 RETRY_STEP_S = 1.0
 """How often a model that failed is tried again."""
 
@@ -76,7 +73,7 @@ class Conductor:
             one_s * 1000, all_s * 1000, self.settings.slots,
         )  # fmt: skip
         flush_s = self.bank.measure_flush(clock=self._clock)
-        self.flushes = flush_s is not None and flush_s <= FLUSH_SHARE * FRAME_S
+        self.flushes = is_quick(flush_s)
         if flush_s is not None:
             how = "catches up at triggers" if self.flushes else "is waited for"
             logger.info("recognition %s: catching up takes %.1f ms", how, flush_s * 1000)

@@ -28,7 +28,7 @@ from duologue.dialogue import Event, Role, TextToken, Turn
 from duologue.engine.api import EngineError, EngineFull, SessionOptions
 from duologue.engine.model import LoadedModel, load_model
 from duologue.engine.slots import SlotBank
-from duologue.engine.timing import RETRY_AFTER_S
+from duologue.engine.timing import RETRY_AFTER_S, is_quick
 from duologue.retrieval.settings import RetrievalSettings, build_retriever, open_knowledge
 from duologue.session.core import ConversationCore, FrameGiven, advance
 from duologue.session.inputs import playable
@@ -77,6 +77,7 @@ class Moshi:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="duologue-model")
         self._encoder, self._own_encoder = encoder, False
         self._free = list(range(max_sessions))
+        self._catches_up: bool | None = None
 
     @classmethod
     def from_pretrained(
@@ -160,6 +161,13 @@ class Moshi:
             self._own_encoder = True
         return self._encoder
 
+    def catches_up(self) -> bool:
+        """Whether its recognition is quick enough to catch up between two frames of live
+        conversations; measured once."""
+        if self._catches_up is None:
+            self._catches_up = is_quick(self.thread.submit(self.bank.measure_flush).result())
+        return self._catches_up
+
     def give_back(self, slot: int) -> None:
         """A session is closed; its slot is free again."""
         self._free.append(slot)
@@ -209,13 +217,12 @@ class MoshiSession:
     def stream(self) -> SessionStream:
         """Hold the conversation live; lookups run beside it."""
         self._check_open()
-        self.core.flushes = False
         return SessionStream(
             self.core,
             self.moshi.thread,
             self.moshi.loop,
             self.backends,
-            self.moshi.encoder,
+            self._open_live,
             system_prompt=self._retrieval_prompt,
         )
 
@@ -234,6 +241,11 @@ class MoshiSession:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _open_live(self) -> RowEncoder | None:
+        """What a stream needs beforehand; takes a while."""
+        self.core.flushes = self.moshi.catches_up()
+        return self.moshi.encoder()
 
     def _process(self, pcm: NDArray[np.float32]) -> Reply:
         self._check_open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,31 @@ def test_a_stream_says_what_a_recording_says(moshi: Moshi) -> None:
 
     audio = [e.payload for e in asyncio.run(stream()) if isinstance(e, AudioFrame)]
     assert np.array_equal(np.concatenate(audio), expected.pcm)
+
+
+@pytest.mark.parametrize(("flush_s", "quick"), [(0.01, True), (0.2, False), (None, False)])
+def test_a_stream_catches_up_where_that_is_quick(
+    moshi: Moshi, monkeypatch: pytest.MonkeyPatch, flush_s: float | None, quick: bool
+) -> None:
+    measured = []
+
+    def measure() -> float | None:
+        measured.append(threading.current_thread().name)
+        return flush_s
+
+    monkeypatch.setattr(moshi, "_catches_up", None)
+    monkeypatch.setattr(moshi.bank, "measure_flush", measure)
+
+    async def streamed() -> bool:
+        with moshi.create_session() as session:
+            for _ in range(2):
+                async with session.stream():
+                    pass
+            return session.core.flushes
+
+    assert asyncio.run(streamed()) is quick
+    assert len(measured) == 1
+    assert measured[0].startswith("duologue-model")
 
 
 def test_a_stream_looks_things_up_while_it_goes_on(moshi: Moshi) -> None:
