@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.senses import NONE, SENSES_FILE, votes_of
@@ -171,37 +173,44 @@ def learn_votes(
     vocabulary = sorted(feature for feature, count in uses.items() if count >= LEAST_USES)
     place = {feature: index for index, feature in enumerate(vocabulary)}
     scale = np.array([PAIR_SCALE if " " in feature else 1.0 for feature in vocabulary] + [1.0])
-    inputs = np.zeros((len(examples), len(vocabulary) + 1), np.float32)
-    inputs[:, -1] = 1.0
-    wanted = np.zeros((len(examples), len(names)), np.float32)
+    cells: list[tuple[int, int]] = []
+    wanted = torch.zeros(len(examples), len(names))
     counts = np.zeros(len(examples))
     for row, (features, sense, weight) in enumerate(examples):
-        for feature in features:
-            if feature in place:
-                inputs[row, place[feature]] = scale[place[feature]]
+        cells += [(row, place[feature]) for feature in features if feature in place]
+        cells.append((row, len(vocabulary)))
         wanted[row, sense] = 1.0
         counts[row] = weight
     counts *= len(counts) / counts.sum()
-    weights = _regression(inputs, wanted, counts.astype(np.float32)) * scale[:, None]
+    where = torch.tensor(cells).T
+    inputs = torch.sparse_coo_tensor(
+        where,
+        torch.from_numpy(scale).float()[where[1]],
+        (len(examples), len(vocabulary) + 1),
+        check_invariants=False,
+    ).coalesce()
+    found = _regression(inputs, wanted, torch.from_numpy(counts).float()[:, None])
+    weights = found.double().numpy() * scale[:, None]
     return weights[-1], {feature: weights[index] for feature, index in place.items()}
 
 
-def _regression(
-    inputs: NDArray[np.float32], wanted: NDArray[np.float32], counts: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Weights [F, S] of a logistic regression that shuns large ones, by Adam on all examples."""
-    weights = np.zeros((inputs.shape[1], wanted.shape[1]), np.float32)
-    mean, square = np.zeros_like(weights), np.zeros_like(weights)
+def _regression(inputs: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    """Weights [F, S] of a logistic regression that shuns large ones, by Adam on all examples.
+
+    Args:
+        inputs: sparse [N, F].
+        wanted: [N, S]; `counts` [N, 1] how much each example counts.
+    """
+    back = inputs.t().coalesce()
+    weights = torch.zeros(inputs.shape[1], wanted.shape[1])
+    mean, square = torch.zeros_like(weights), torch.zeros_like(weights)
     for step in range(1, STEPS + 1):
-        logits = inputs @ weights
-        logits -= logits.max(axis=1, keepdims=True)
-        guess = np.exp(logits)
-        guess /= guess.sum(axis=1, keepdims=True)
-        slope = inputs.T @ ((guess - wanted) * counts[:, None]) / len(inputs) + DECAY * weights
+        guess = torch.softmax(torch.sparse.mm(inputs, weights), dim=1)
+        slope = torch.sparse.mm(back, (guess - wanted) * counts) / len(wanted) + DECAY * weights
         mean += 0.1 * (slope - mean)
         square += 0.01 * (slope**2 - square)
-        weights -= RATE * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-    return weights.astype(np.float64)
+        weights -= RATE * (mean / (1 - 0.9**step)) / ((square / (1 - 0.99**step)).sqrt() + 1e-8)
+    return weights
 
 
 def learn_told(texts: Lessons, names: list[str]) -> dict[str, dict[str, float]]:
