@@ -22,9 +22,16 @@ METRICS_FILE = "metrics.jsonl"
 CURVES = (
     "loss", "mel", "stft", "waveform", "adversarial", "feature", "adversary", "commitment",
     "semantic", "phone_accuracy", "stoi", "stoi_unquantized", "mel_distance_db", "si_sdr_db",
-    "perplexity_first", "perplexity_rest", "text", "audio", "first_codebook", "speed",
+    "perplexity_first", "perplexity_rest", "text", "piece_accuracy", "grounded_accuracy",
+    "script_grounded_accuracy", "audio", "first_codebook", "dictated_first", "spoken_phones",
+    "pause_accuracy", "phones", "speed",
 )  # fmt: skip
 """Metrics that `draw_curves` shows where a run has them."""
+_KINDS = {"train": "training", "evaluation": "held out"}
+_STYLES: dict[str, dict[str, Any]] = {
+    "train": {"linewidth": 1, "color": "C0"},
+    "evaluation": {"linewidth": 1, "color": "C1", "marker": "o", "markersize": 3},
+}
 
 
 class Reporter:
@@ -131,9 +138,12 @@ def draw_curves(folder: Path, names: Sequence[str] = CURVES) -> Path:
     canvas(figure)
     for index, name in enumerate(present, 1):
         axis = figure.add_subplot(-(-len(present) // 3), 3, index)
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axis.plot(*zip(*points, strict=True), linewidth=1)
-        axis.set_title(name)
+        for kind, style in _STYLES.items():
+            points = [(r["step"], r[name]) for r in rows if name in r and r["kind"] == kind]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=_KINDS[kind], **style)
+        axis.set_title(name.replace("_", " "))
+        axis.legend(fontsize="small")
         axis.grid(alpha=0.3)
     figure.savefig(folder / "curves.png", dpi=80)
     return folder / "curves.png"

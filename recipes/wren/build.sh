@@ -54,7 +54,7 @@ done
 train lm --config "$here/lm.toml" $(gpu lm) --data "$out/codes/train" --data "$out/codes/own" \
     --data "$out/codes/users" --data "$out/codes/valid" \
     --codec "$codec" --tokenizer "$out/tokenizer.model" \
-    $(steps 6000) --out "$runs/lm"
+    $(steps 10000) --out "$runs/lm"
 
 # 4. One small folder.
 duologue train bundle --lm "$runs/lm/model" --stt "$runs/stt/model" --codec "$codec" \

@@ -17,7 +17,7 @@ judged() { python3 -c "print($1 * min(1, $hours))"; }
 
 make mono mono train 1 "$(scaled 8)"
 make mono_valid mono valid 1 "$(judged 0.3)"
-make own wren train 1 "$(scaled 12)"
+make own wren train 1 "$(scaled 20)"
 make mono_test mono test 1 "$(judged 0.3)"
 make users users train 1 "$(scaled 24)"
 make users_valid users valid 1 "$(judged 0.3)"

@@ -95,7 +95,8 @@ def test_offline_is_aligned_with_its_input() -> None:
 def test_constant_stays_constant() -> None:
     for source, target in PAIRS:
         y = Resampler(source, target)(torch.ones(1, source // 4))
-        assert (y[:, 500:-500] - 1).abs().max() < 1e-6
+        # Sums of hundreds of float32 products, in whatever order a processor takes them.
+        assert (y[:, 500:-500] - 1).abs().max() < 3e-6
 
 
 def test_same_rate_is_the_identity_without_delay() -> None:

@@ -3,8 +3,7 @@
 The callers are scripts that speak Ogg-Opus over a real socket. They ask with a recorded voice what
 stands in a file of the user's own, against what everybody knows, and are told so in the transcript,
 with the place it was found. What is audible is read by the independent recogniser (pocketsphinx),
-which has to choose among sentences: the voice is understood as far as the name. How often the name
-is, too, is measured by `duologue evaluate wren`; here it is only put on record.
+which has to choose among sentences: a carrier, and the name in it.
 """
 
 from __future__ import annotations
@@ -122,5 +121,6 @@ def test_a_caller_is_told_what_stands_in_a_users_file(
     heard_right = [said(carrier, words) and leads_in(words, ears.lexicon.same) for words in read]
     assert sum(heard_right) > len(calls) / 2, read
     names = sum(said(("lyon",), words) for words in read)
+    assert names > len(calls) / 2, read
     record_property("read from the voice", [" ".join(words) for words in read])
     record_property("names understood", f"{names} of {len(read)}")
