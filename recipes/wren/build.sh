@@ -19,6 +19,8 @@ steps() {
     local count
     count=$(python3 -c "print(max(2, round($1 * $scale)))")
     [ "$scale" = 1 ] || echo "--set run.steps=$count --set run.evaluate_every=$count"
+    # To compile takes a minute or two, which so few steps do not win back.
+    [ "$count" -ge 500 ] || echo "--set compile=false"
 }
 train() { duologue train "$@" --device "$device" --threads "$threads"; }
 gpu() { [ -f "$here/$1_gpu.toml" ] && [ "$device" = cuda ] && echo "--config $here/$1_gpu.toml"; true; }
