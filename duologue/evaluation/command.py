@@ -130,7 +130,7 @@ def wren(
                 count = min(coding.COUNT, 2 * limit) if limit else coding.COUNT
                 results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
             figures += coding.codec_figures(results)
-        if Part.READING in wanted and reader is not None:
+        if reader is not None:
             with progress_bar("reading", quiet=json_output) as progress:
                 count = len(ANSWERED) * limit if limit else reading.COUNT
                 read = reading.measure(reader, where, seed=seed, count=count, progress=progress)
@@ -296,7 +296,8 @@ def _system(
     sampling = None if temperature is None else Sampling(temperature)
     coder = MimiCoder(moshi.model.codec, model) if Part.CODEC in wanted else None
     if system is System.SESSION:
-        return SessionTalker(moshi, sampling, floor), coder, Reader(moshi, sampling)
+        reader = Reader(moshi, sampling) if Part.READING in wanted else None
+        return SessionTalker(moshi, sampling, floor), coder, reader
     return ReferenceTalker(moshi, sampling), coder, None
 
 

@@ -92,14 +92,14 @@ class Reader:
         return list(np.ascontiguousarray(pcm))
 
 
-def replies(seed: int, count: int, speaker: Speaker) -> list[Reply]:
-    """The first replies of each group with answers, as many of each."""
+def cases(seed: int, count: int) -> list[Case]:
+    """The first cases of each group with answers, as many of each."""
     each = -(-count // len(ANSWERED))
-    cases = [case for group in ANSWERED for case in write_cases(group, each, seed)]
-    return [_reply(case, speaker) for case in cases]
+    return [case for group in ANSWERED for case in write_cases(group, each, seed)]
 
 
-def _reply(case: Case, speaker: Speaker) -> Reply:
+def reply(case: Case, speaker: Speaker) -> Reply:
+    """A case's recorded reply, as it is to be read."""
     text = next(turn.text for turn in case.script.turns if turn.lookup)
     said = speaker.say(text, WREN)
     words = tuple((word.text, word.start_s + _LEAD_S, word.end_s + _LEAD_S) for word in said.words)
@@ -117,18 +117,16 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Let all replies be read; those that have been before are not read again."""
     ledger = Ledger(out / "reading.jsonl", key_of(VERSION, reader.fingerprint, seed))
-    speaker = Speaker()
-    everything = replies(seed, count, speaker)
-    waiting = [one for one in everything if one.case.id not in ledger]
+    everything = cases(seed, count)
+    waiting = [case for case in everything if case.id not in ledger]
     if waiting:
-        ears = ears or Ears(world_sentences([one.case for one in everything]))
-    for first in range(0, len(waiting), _AT_ONCE):
-        part = waiting[first : first + _AT_ONCE]
-        for one, pcm in zip(part, reader.read(part, seed), strict=True):
-            assert ears is not None
-            ledger.add(one.case.id, _judged(one, pcm, ears))
-            progress(sum(o.case.id in ledger for o in everything), len(everything))
-    return [ledger[one.case.id] for one in everything]
+        speaker, ears = Speaker(), ears or Ears(world_sentences(everything))
+        for first in range(0, len(waiting), _AT_ONCE):
+            part = [reply(case, speaker) for case in waiting[first : first + _AT_ONCE]]
+            for one, pcm in zip(part, reader.read(part, seed), strict=True):
+                ledger.add(one.case.id, _judged(one, pcm, ears))
+            progress(len(everything) - len(waiting) + first + len(part), len(everything))
+    return [ledger[case.id] for case in everything]
 
 
 def _judged(one: Reply, pcm: Pcm, ears: Ears) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from duologue.training.codec_losses import (
     STFTLoss,
     waveform_loss,
 )
+from duologue.training.compiling import compiled
 from duologue.training.data import (
     Batch,
     DataConfig,
@@ -150,7 +151,7 @@ class CodecTrainingConfig:
     weight_norm: bool = True
     export_dtype: str = "float32"
     compile: bool = False
-    """Compile the networks (needs a C compiler)."""
+    """Compile the networks; without a C++ compiler they run as they are."""
     decoder_only: bool = False
     """Encoder and quantiser stand still, so that codes made with them stay valid."""
     decode_every: int = 1
@@ -221,11 +222,9 @@ class CodecTask:
         )
         self.mel_loss = MelLoss(config.losses.spectral, codec_config.sample_rate).to(device)
         self.stft_loss = STFTLoss(config.losses.spectral).to(device)
-        self._encode, self._decode = self.codec.encode_to_latent, self._decode_with_context
-        self._judge: Callable[[Tensor], Judgement] = self.adversary
-        if config.compile:
-            self._encode, self._decode = torch.compile(self._encode), torch.compile(self._decode)
-            self._judge = torch.compile(self.adversary)
+        self._encode = compiled(self.codec.encode_to_latent, config.compile)
+        self._decode = compiled(self._decode_with_context, config.compile)
+        self._judge: Callable[[Tensor], Judgement] = compiled(self.adversary, config.compile)
         self.optimizer = build_optimizer(self._taught(), config.optimizer)
         self.adversary_optimizer = build_optimizer([self.adversary], config.adversary.optimizer)
 

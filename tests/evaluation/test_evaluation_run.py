@@ -285,7 +285,7 @@ class Recording:
 
 def test_a_recording_reads_answers_aloud_and_silence_none(tmp_path: Path, speaker: Speaker) -> None:
     pytest.importorskip("pocketsphinx")
-    replies = reading.replies(SEED, 5, speaker)
+    replies = [reading.reply(case, speaker) for case in reading.cases(SEED, 5)]
     assert {one.case.group for one in replies} == set(ANSWERED)
     ears = Ears([spoken_words(one.text) for one in replies])
     found = {}
@@ -300,7 +300,7 @@ def test_a_recording_reads_answers_aloud_and_silence_none(tmp_path: Path, speake
 
 
 def test_a_model_reads_what_it_is_given(speaker: Speaker) -> None:
-    replies = reading.replies(SEED, 5, speaker)[:2]
+    replies = [reading.reply(case, speaker) for case in reading.cases(SEED, 5)[:2]]
     with Moshi.from_pretrained("wren") as wren:
         reader = reading.Reader(wren)
     first, again = (reader.read(replies, 3) for _ in range(2))
