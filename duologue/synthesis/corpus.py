@@ -21,7 +21,7 @@ from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import join
 from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.lines import world_line
-from duologue.synthesis.writer.loose import loose_names, loose_words
+from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
 from duologue.synthesis.writer.sentences import free_sentence
 
 
@@ -35,6 +35,8 @@ class _Mixture:
     """Share of loose words among the texts; in training only."""
     names: float
     """Share of lists of names, likewise."""
+    patchwork: float
+    """Share of scraps of sentences sewn together, likewise."""
     replies: float
     """Share of answers in what is said of wren's world; the others are questions."""
     rooms: float
@@ -43,9 +45,15 @@ class _Mixture:
 
 Kind = Literal["mono", "wren", "users"]
 _MIXTURES: dict[Kind, _Mixture] = {
-    "mono": _Mixture(wren=0.25, free=0.5, loose=0.0, names=0.0, replies=0.5, rooms=0.3),
-    "wren": _Mixture(wren=1.0, free=0.3, loose=0.2, names=0.25, replies=0.9, rooms=0.0),
-    "users": _Mixture(wren=0.0, free=0.2, loose=0.3, names=0.1, replies=0.3, rooms=0.5),
+    "mono": _Mixture(
+        wren=0.25, free=0.5, loose=0.0, names=0.0, patchwork=0.0, replies=0.5, rooms=0.3
+    ),
+    "wren": _Mixture(
+        wren=1.0, free=0.3, loose=0.2, names=0.25, patchwork=0.0, replies=0.9, rooms=0.0
+    ),
+    "users": _Mixture(
+        wren=0.0, free=0.2, loose=0.2, names=0.15, patchwork=0.35, replies=0.3, rooms=0.4
+    ),
 }
 _ITEM_S = (3.0, 12.0)
 _SPEECH_DB = -23.0
@@ -89,7 +97,11 @@ def render_speech(kind: Kind, seed: int, index: int, split: Split, speaker: Spea
 
 
 def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
-    shares = {"loose": mixture.loose, "names": mixture.names} if split == "train" else {}
+    shares: dict[str, float] = {}
+    if split == "train":
+        shares = {
+            "loose": mixture.loose, "names": mixture.names, "patchwork": mixture.patchwork,
+        }  # fmt: skip
     free = (1 - sum(shares.values())) * mixture.free
     rest = 1 - sum(shares.values()) - free
     match draw.weighted({**shares, "free": free, "world": rest}):
@@ -97,6 +109,8 @@ def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
             return loose_words(draw)
         case "names":
             return loose_names(draw)
+        case "patchwork":
+            return patchwork(draw)
         case "free":
             return free_sentence(draw, split)
         case _:

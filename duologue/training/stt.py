@@ -58,6 +58,8 @@ class STTTrainingConfig(LanguageTrainingConfig):
     forgotten: float = 0.0
     """Share of what it has written that the model does not get back, so that it listens to what is
     said rather than goes on with sentences that it knows."""
+    mistaken: float = 0.0
+    """Share that it gets back as another piece, so that it finds its way back from mistakes."""
     aside: PhoneHints = field(default_factory=PhoneHints)
     front_end: dict[str, Any] | None = None
     """Shape of a front end of its own (`MelFrontEndConfig`); codes are heard without one."""
@@ -162,10 +164,8 @@ class STTTask(LanguageTask):
     ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """Text logits [B, T, classes], pause logits, phone logits and text targets [B, T]."""
         inputs, targets = delayed(batch.codes, self.lm.config)
-        if generator is not None and self.config.forgotten:
-            drawn = torch.rand(inputs[:, 0].shape, generator=generator).to(inputs.device)
-            forgotten = (drawn < self.config.forgotten) & (inputs[:, 0] >= FIRST_PIECE)
-            inputs[:, 0].masked_fill_(forgotten, ZERO)
+        if generator is not None and self.config.forgotten + self.config.mistaken:
+            self._forget(inputs[:, 0], generator)
         with self.config.run.autocast(self.device):
             x = self.lm.embed(inputs)
             if self.front_end is not None:
@@ -177,6 +177,17 @@ class STTTask(LanguageTask):
             pauses = [head(z) for head in self.lm.extra_heads]
             hints = self.hints(z)
         return logits, pauses, hints, targets[:, 0]
+
+    def _forget(self, written: Tensor, generator: torch.Generator) -> None:
+        """Blot out some of the pieces [B, T] that it wrote, and put wrong ones for others."""
+        pieces = written >= FIRST_PIECE
+        drawn = torch.rand(written.shape, generator=generator).to(written.device)
+        written.masked_fill_((drawn < self.config.forgotten) & pieces, ZERO)
+        wrong = torch.randint(
+            FIRST_PIECE, len(self.tokenizer), written.shape, generator=generator
+        ).to(written.device)
+        mistaken = pieces & (drawn >= 1 - self.config.mistaken)
+        written[mistaken] = wrong[mistaken]
 
     def held_out_batches(self) -> Iterator[LMBatch]:
         yield from self.first_sequences(
