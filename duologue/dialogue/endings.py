@@ -37,9 +37,17 @@ _INVERTS = _set("are can could did do does has have is may was were will would")
 """These ask as first words only."""
 _REQUESTS = frozenset(
     [(verb, "me") for verb in ("explain", "give", "remind", "show", "tell")]
-    + [("like", "to"), ("want", "to")]
+    + [("like", "to"), ("want", "to"), ("is", "it"), ("is", "there")]
+    + [(verb, "i") for verb in ("can", "could", "do", "should", "would")]
+    + [(verb, "you") for verb in ("can", "could", "do", "would")]
 )
 """These ask as well, anywhere."""
+_COMMANDS = _set("calculate check convert count explain find list look name repeat search turn")
+"""These ask as the first word that is no address."""
+_ADDRESSES = _set(
+    "all hello hey hi listen now okay one please question right so the there well wren yes"
+)
+_LAST_SENTENCES = 2
 
 
 class Ending(Enum):
@@ -64,10 +72,18 @@ def ending_of(text: str) -> Ending:
         return Ending.NOTHING
     if text[-1] not in ".?!" or words[-1] in _OPEN_ENDS:
         return Ending.UNFINISHED
-    asks = len(words) >= LEAST_WORDS and any(map(_asks, _SENTENCE.findall(text)))
-    if not asks:
+    if len(words) < LEAST_WORDS or not any(map(_asks, _SENTENCE.findall(text))):
         return Ending.STATEMENT
     return Ending.RISING if text[-1] == "?" else Ending.QUESTION
+
+
+def asks_at_the_end(text: str) -> bool:
+    """Whether one of the last sentences asks for something, or none is complete.
+
+    Who tells a story asks on the way ("what a day it was, let me tell you").
+    """
+    sentences = _SENTENCE.findall(text.strip())[-_LAST_SENTENCES:]
+    return not sentences or sentences[-1][-1] not in ".?!" or any(map(_asks, sentences))
 
 
 def _asks(sentence: str) -> bool:
@@ -76,4 +92,5 @@ def _asks(sentence: str) -> bool:
         return False
     requests = any((words[n], words[n + 1]) in _REQUESTS for n in range(len(words) - 1))
     asks = words[0] in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
-    return asks or requests or sentence.endswith("?")
+    first = next((word for word in words if word not in _ADDRESSES), "")
+    return asks or requests or first in _COMMANDS or sentence.endswith("?")

@@ -30,7 +30,7 @@ from enum import Enum
 from typing import Any, Self
 
 from duologue.dialogue.checks import ConfigError, check_int, check_number
-from duologue.dialogue.endings import MAX_CHARACTERS, Ending, ending_of
+from duologue.dialogue.endings import MAX_CHARACTERS, Ending, asks_at_the_end, ending_of
 from duologue.dialogue.voicing import VoicingRules, VoicingState
 
 MOST_FRAMES = 1_000
@@ -111,7 +111,9 @@ class FloorRules:
     answer_rest_frames: int = 20
     """likewise after all that is no complete question said in one go."""
     thanks_frames: int = 24
-    """Less voice that asks nothing is no cause for a lookup."""
+    """Less voice that asks nothing is no cause for a lookup,"""
+    story_frames: int = 75
+    """nor is so much that does not ask in the end."""
     urge_frames: int = 40
     """It is urged on for so long."""
     begin_step: float = 1.5
@@ -297,13 +299,21 @@ class Floor:
         quick = wait == rules.question_frames
         patience = rules.answer_question_frames if quick else rules.answer_rest_frames
         late = voicing.silent - max(wait, patience)
-        thanks = self.ending is Ending.STATEMENT and state.voiced < rules.thanks_frames
-        return self._nudge(late, rules.answer_step, asks=not thanks)
+        return self._nudge(late, rules.answer_step, asks=self._is_asked())
+
+    def _is_asked(self) -> bool:
+        """Whether what the user has said may be cause for a lookup."""
+        state, rules = self.state, self.rules
+        if self.ending is Ending.STATEMENT and state.voiced < rules.thanks_frames:
+            return False
+        known = state.ahead is not None or state.caught_up
+        told = known and state.hears and state.voiced >= rules.story_frames
+        return not told or asks_at_the_end(state.words + (state.ahead or ""))
 
     def _nudge(self, late: int, step: float, *, asks: bool) -> FloorOrder:
         """Urge the model on when it has been `late` for so many frames."""
         if not 0 < late <= self.rules.urge_frames:
-            return FREE
+            return FloorOrder(asks=asks)
         return FloorOrder(Move.NUDGE, min(late * step, self.rules.urge_limit), asks)
 
     def _wait(self) -> int | None:

@@ -32,6 +32,7 @@ from duologue.dialogue import (
     ending_of,
 )
 from duologue.dialogue.checks import ConfigError
+from duologue.dialogue.endings import asks_at_the_end
 from duologue.dialogue.floor import Floor, FloorSight
 
 RULES = FloorRules()
@@ -157,6 +158,10 @@ def test_an_answer_is_not_given_for_ever() -> None:
         (" What is the capital of", 25, RULES.unfinished_frames, True),
         (" I live in a small town.", 25, RULES.answer_rest_frames, True),
         (" Thank you very much.", 12, RULES.answer_rest_frames, False),
+        (" Name the neighbours of Chad.", 20, RULES.answer_question_frames, True),
+        (" What a day. I was late. That was my day.", 80, RULES.answer_question_frames, False),
+        (" I was late. Which day is today?", 80, RULES.answer_question_frames, True),
+        (" I was late. That was my", 80, RULES.unfinished_frames, True),
     ],
 )
 def test_who_is_spoken_to_and_says_nothing_is_urged_to_answer(
@@ -166,7 +171,8 @@ def test_who_is_spoken_to_and_says_nothing_is_urged_to_answer(
     orders = [talk.frame(ROOM) for _ in range(200)]
     urged = [number for number, order in enumerate(orders, 1) if order.move is Move.NUDGE]
     assert urged == list(range(frames + 1, frames + 1 + RULES.urge_frames))
-    assert {orders[number - 1].asks for number in urged} == {asks}, "thanks need no lookup"
+    answers = [order for order in orders if order.move in MAY_SPEAK]
+    assert {order.asks for order in answers} == {asks}, "thanks and stories need no lookup"
 
 
 def with_a_gap(heard: str, first: int, last: int) -> Talk:
@@ -493,12 +499,28 @@ def test_rules_are_read_strictly() -> None:
         (" What is the capital", Ending.UNFINISHED),
         (" Which town is um,", Ending.UNFINISHED),
         (" Well, yes.", Ending.STATEMENT),
+        (" Well, name the rivers of Spain.", Ending.QUESTION),
+        (" If I leave iron here, is it a gas.", Ending.QUESTION),
         (" " + "word " * 500 + "what?", Ending.UNFINISHED),
         (" What is that? " + "word " * 500 + "and more.", Ending.STATEMENT),
     ],
 )
 def test_how_a_transcript_ends(text: str, ending: Ending) -> None:
     assert ending_of(text) is ending
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("What a day it was. I lost my keys. That is the whole story.", False),
+        ("I lost my keys. That is the whole story. Where are they?", True),
+        ("Where are they? I mean my keys.", True),
+        ("I lost my keys and", True),
+        ("", True),
+    ],
+)
+def test_who_asks_asks_in_the_end(text: str, asks: bool) -> None:
+    assert asks_at_the_end(text) is asks
 
 
 @given(st.text(max_size=2_000))

@@ -24,7 +24,7 @@ from duologue.synthesis.world import bundled_fact_book
 from duologue.synthesis.writer import countries, elements, personal, questions, scenes, tools
 from duologue.synthesis.writer.dialogues import CLASSES, write_dialogue
 from duologue.synthesis.writer.lines import world_line
-from duologue.synthesis.writer.loose import loose_names, loose_words
+from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
 from duologue.synthesis.writer.sentences import free_sentence
 
 MANY = 2000
@@ -124,6 +124,7 @@ def test_training_never_names_a_held_out_entity() -> None:
     everything += "\n".join(free_sentence(draw, "train") for _ in range(MANY))
     everything += "\n".join(loose_words(draw) for _ in range(MANY))
     everything += "\n".join(loose_names(draw) for _ in range(MANY))
+    everything += "\n".join(patchwork(draw) for _ in range(MANY))
     for names in HELD_OUT_ENTITIES.values():
         for name in names:
             assert not holds(name, everything), name

@@ -52,6 +52,7 @@ from duologue.training.scripts import ScriptConfig, ScriptSampler
 from duologue.training.stt import STTTask, STTTrainingConfig
 from duologue.training.text_stream import (
     END_OF_PADDING,
+    FIRST_PIECE,
     PADDING,
     RETRIEVAL,
     place_retrieval,
@@ -681,6 +682,23 @@ def test_what_is_learnt_is_what_a_recogniser_does(dialogues: Path, tokenizer_fil
         )  # fmt: skip
         logits = task._predict(batch)[0]
     assert torch.equal(logits[0].argmax(dim=-1), tokens)
+
+
+def test_a_recogniser_forgets_and_mistakes_what_it_wrote(
+    dialogues: Path, tokenizer_file: Path
+) -> None:
+    task = listening(dialogues, tokenizer_file, forgotten=0.3, mistaken=0.2)
+    written = torch.full((40, 100), 7)
+    written[:, ::2] = 3  # padding
+    changed = written.clone()
+    task._forget(changed, torch.Generator().manual_seed(1))
+    assert torch.equal(changed[:, ::2], written[:, ::2]), "silence is remembered"
+    pieces = changed[:, 1::2]
+    assert (pieces == -1).float().mean() == pytest.approx(0.3, abs=0.05)
+    wrong = (pieces != -1) & (pieces != 7)
+    assert wrong.float().mean() == pytest.approx(0.2, abs=0.05)
+    assert pieces[wrong].min() >= FIRST_PIECE
+    assert pieces[wrong].max() < len(task.tokenizer)
 
 
 def test_recordings_are_bent_where_they_are_learnt_from(

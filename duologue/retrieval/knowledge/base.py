@@ -19,7 +19,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +29,7 @@ from duologue.errors import DuologueError
 from duologue.retrieval.knowledge import store
 from duologue.retrieval.knowledge.analysis import fold, term_of
 from duologue.retrieval.knowledge.embedding import Embedder
+from duologue.retrieval.knowledge.mending import shares
 from duologue.retrieval.knowledge.passages import Block, Passage, PlaceKind, passages_of
 from duologue.retrieval.knowledge.readers import UnreadableFile, is_readable, read_blocks
 from duologue.retrieval.knowledge.search import CANDIDATES, Match, Searcher
@@ -74,6 +75,14 @@ class Hit:
     score: float
     coverage: float
     confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A question as it was most likely meant, and what was found for it, best first."""
+
+    question: str
+    hits: Sequence[Hit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,30 @@ class KnowledgeBase:
             wider = searcher.search(text, max(limit, CANDIDATES), background=background)
             matches = _by_similarity(searcher, self._embedder, text, wider)[:limit]
         return [_hit(searcher.segments[match.segment], match) for match in matches]
+
+    def search_mended(self, text: str, k: int = 5) -> Mended | None:
+        """The best passages for what a question most likely means if it was heard wrong.
+
+        See `mending`; meant for questions to which `search` finds no sure answer. Their confidence
+        is the probability of that meaning. None if no name in the files sounds like part of it.
+        """
+        readings = self._searcher.mender.readings(text)
+        found = [self.search(reading.text, k) for reading in readings]
+        sure = [hits[0].confidence if hits else 0.0 for hits in found]
+        # By what is found: several readings may ask for the same.
+        meanings: dict[tuple[Source, str], tuple[float, Mended]] = {}
+        for share, reading, hits in sorted(
+            zip(shares(readings, sure), readings, found, strict=True), key=lambda item: -item[0]
+        ):
+            if hits and share:
+                place = hits[0].source, hits[0].text
+                so_far, mended = meanings.get(place, (0.0, Mended(reading.text, hits)))
+                meanings[place] = so_far + share, mended
+        if not meanings:
+            return None
+        probability, mended = max(meanings.values(), key=lambda item: item[0])
+        best = replace(mended.hits[0], confidence=probability)
+        return replace(mended, hits=(best, *mended.hits[1:]))
 
     def question_weights(self, text: str) -> dict[int, tuple[int, float]]:
         """Terms a question may mean, by hash: (which word of the question, how much it tells)."""

@@ -77,6 +77,11 @@ class KnowledgeRetriever:
             if hits and hits[0].confidence >= self._min_confidence:
                 break
         confidence = hits[0].confidence if hits else 0.0
+        if question and confidence < self._min_confidence:
+            mended = self.base.search_mended(question, self._passages)
+            if mended is not None and mended.hits[0].confidence > confidence:
+                question, hits = mended.question, mended.hits
+                confidence = hits[0].confidence
         if confidence < self._min_confidence:
             return Retrieved(Outcome.EMPTY, backend=self.name, confidence=confidence)
         weights = self.base.question_weights(question)

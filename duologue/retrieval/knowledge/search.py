@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.confidence import confidence
+from duologue.retrieval.knowledge.mending import Mender
 from duologue.retrieval.knowledge.naming import Naming, is_foreign, naming
 from duologue.retrieval.knowledge.segment import IMPACT_SCALE, Array, Segment, hash_term
 from duologue.retrieval.knowledge.slots import NAMED_SHARE, Reader, Slot, sense_rarity
@@ -143,6 +144,11 @@ class Searcher:
                 if weight > weights.get(term_hash, (0, 0.0))[1]:
                     weights[term_hash] = (index, weight)
         return weights
+
+    @cached_property
+    def mender(self) -> Mender:
+        """Reads questions anew that were heard wrong."""
+        return Mender(self.segments, self._reader.knows)
 
     # -- from words to slots
 

@@ -102,7 +102,7 @@ class Reader:
 
     def _telling(self, word: str, term: str) -> float:
         """How much a word says about what a question is about, other things being equal."""
-        known = self._knows(term)
+        known = self.knows(term)
         if not known and is_asking(term):
             return ASKING_WORTH
         generic = (
@@ -144,7 +144,7 @@ class Reader:
                     if likeness >= self._tuning.joined_threshold
                 }
                 whole = term_of(joined)
-                if self._knows(whole):
+                if self.knows(whole):
                     likely[hash_term(whole)] = 1.0
                 for term in terms:
                     likely.pop(hash_term(term), None)
@@ -160,11 +160,11 @@ class Reader:
             whole = term_of(word)
             if whole not in slot_of or not 7 <= len(word) <= MAX_JOINED_CHARS:
                 continue
-            if not is_fuzzy(word) or self._knows(whole):
+            if not is_fuzzy(word) or self.knows(whole):
                 continue
             for cut in range(3, len(word) - 2):
                 parts = [term_of(word[:cut]), term_of(word[cut:])]
-                if all(map(self._knows, parts)):
+                if all(map(self.knows, parts)):
                     likely = ((hash_term(part), 0.8) for part in parts)
                     slots += [Slot((pair,), parts=(slot_of[whole],)) for pair in likely]
                     break
@@ -183,7 +183,7 @@ class Reader:
                 index = slot_of.get(term)
                 if index is None:
                     continue
-                if share < CHATTER_SHARE and not self._knows(term) and chats(word, sense.name):
+                if share < CHATTER_SHARE and not self.knows(term) and chats(word, sense.name):
                     share = CHATTER_SHARE
                 if share > 0.0:
                     shares[index] = max(share, shares.get(index, 0.0))
@@ -207,7 +207,8 @@ class Reader:
                     slots[index] = replace(slot, weight=slot.weight * less)
         return found
 
-    def _knows(self, term: str) -> bool:
+    def knows(self, term: str) -> bool:
+        """Whether the index has a term."""
         if not term:
             return False
         wanted = hash_term(term)

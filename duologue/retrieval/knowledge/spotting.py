@@ -29,10 +29,12 @@ _FAR = 1e9
 class Spotted:
     """A name that may be meant by the words `first` to `last` (inclusive) of a question.
 
-    `distance`: cost of hearing it so, as a share of what it costs to miss the whole name.
+    `whole`: what it costs to miss the whole name; `distance`: cost of hearing it so, as a share of
+    that.
     """
 
     name: str
+    whole: float
     distance: float
     first: int
     last: int
@@ -71,7 +73,13 @@ class Spotter:
         distances, starts, ends = self._align(heard, begins)
         chosen = np.argsort(distances, kind="stable")[:limit].tolist()
         return [
-            Spotted(self.names[i], float(distances[i]), int(owner[starts[i]]), int(owner[ends[i]]))
+            Spotted(
+                self.names[i],
+                whole=float(self._whole[i]),
+                distance=float(distances[i]),
+                first=int(owner[starts[i]]),
+                last=int(owner[ends[i]]),
+            )
             for i in chosen
             if ends[i] >= starts[i]
         ]

@@ -1,0 +1,203 @@
+"""Questions heard wrong: names found by their sound, and questions read anew with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
+from duologue.retrieval.knowledge.mending import MAX_NAMES, MAX_READINGS, Mender, shares
+from duologue.retrieval.knowledge.pronunciation import EXCHANGED, LOST, SOUNDS, sounds_of
+from duologue.retrieval.knowledge.spotting import Spotter
+from duologue.retrieval.protocol import Outcome, RetrievalContext
+from duologue.retrieval.settings import documents_at
+
+NAMES = ("Kosovo", "Mauritania", "Portugal", "Jamaica", "Thaverode", "South Korea", "Malta")
+
+
+def read(text: str) -> str:
+    return "".join(SOUNDS[sound] for sound in sounds_of(text))
+
+
+@pytest.mark.parametrize(
+    ("word", "sounds"),
+    [
+        ("ship", "Sip"), ("chin", "Cin"), ("thing", "TiN"), ("phone", "fon"), ("bird", "bRd"),
+        ("queen", "kwEn"), ("yes", "yes"), ("city", "siti"), ("nation", "naSn"), ("night", "nIt"),
+        ("", ""), ("42", ""),
+    ],
+)  # fmt: skip
+def test_words_are_read_as_sounds(word: str, sounds: str) -> None:
+    assert read(word) == sounds
+
+
+def test_costs_of_mishearing() -> None:
+    np.testing.assert_array_equal(EXCHANGED, EXCHANGED.T)
+    assert not EXCHANGED.diagonal().any()
+    off = ~np.eye(len(SOUNDS), dtype=bool)
+    assert EXCHANGED[off].min() > 0
+    assert LOST.min() > 0
+    at = SOUNDS.index
+    assert EXCHANGED[at("p"), at("b")] < EXCHANGED[at("p"), at("k")] < EXCHANGED[at("p"), at("z")]
+
+
+@pytest.mark.parametrize(
+    ("heard", "name", "part"),
+    [
+        ("what do the people in kasobo speak et home", "Kosovo", "kasobo"),
+        ("who lives next orterr moritania", "Mauritania", "moritania"),
+        ("in which family would i lok for thather road", "Thaverode", "thather road"),
+        ("the capital of patogol is", "Portugal", "patogol"),
+        ("people of germaka", "Jamaica", "germaka"),
+        ("the south korea of today", "South Korea", "south korea"),
+    ],
+)
+def test_a_name_is_spotted_where_it_was_said(heard: str, name: str, part: str) -> None:
+    words = heard.split()
+    best = Spotter(NAMES).spot(words, 3)[0]
+    assert best.name == name
+    assert " ".join(words[best.first : best.last + 1]) == part
+    assert best.distance < 0.35
+
+
+@given(
+    st.lists(st.text("abcdefghiklmnoprstuvwz", min_size=2, max_size=9), min_size=1, max_size=8),
+    st.lists(st.text("abcdefghiklmnoprstuvwz", min_size=2, max_size=9), min_size=1, max_size=8),
+)
+def test_alignment_is_that_of_the_plain_algorithm(names: list[str], words: list[str]) -> None:
+    """All names at once as each by itself, by the textbook's recursion."""
+    found = {one.name: one for one in Spotter(names).spot(words, len(names))}
+    for name, one in found.items():
+        plain = least_cost(sounds_of(name), [sounds_of(word) for word in words])
+        assert one.distance * one.whole == pytest.approx(plain, abs=1e-4)
+        assert 0 <= one.first <= one.last < len(words)
+
+
+def least_cost(name: tuple[int, ...], words: list[tuple[int, ...]]) -> float:
+    """Least cost of hearing a name as any run of sounds, 0.5 for each end inside a word."""
+    heard = [sound for word in words for sound in word]
+    edges = {0}
+    for word in words:
+        edges.add(max(edges) + len(word))
+    best = float("inf")
+    for start in range(len(heard)):
+        row = np.concatenate([[0.0], np.cumsum(LOST[list(name)])])
+        row += 0.0 if start in edges else 0.5
+        for end in range(start, len(heard)):
+            sound, new = heard[end], np.empty_like(row)
+            new[0] = np.inf
+            for i, own in enumerate(name, 1):
+                new[i] = min(
+                    row[i - 1] + EXCHANGED[sound, own],
+                    row[i] + LOST[sound],
+                    new[i - 1] + LOST[own],
+                )
+            row = new
+            best = min(best, float(row[-1]) + (0.0 if end + 1 in edges else 0.5))
+    return best
+
+
+def test_nothing_is_spotted_in_nothing() -> None:
+    assert Spotter(NAMES).spot([], 3) == []
+    assert Spotter(NAMES).spot(["42"], 3) == []
+    assert Spotter([]).spot(["malta"], 3) == []
+    assert Spotter(["7"]).spot(["malta"], 3) == []
+
+
+FACTS = """# Facts
+
+- The capital of Kosovo is Pristina.
+- Malta is an island.
+- The head of the choir is Paula Brand.
+- The phone number of Irene is two three four.
+- The meeting with the council is on Friday.
+"""
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeRetriever:
+    path = tmp_path_factory.mktemp("facts") / "facts.md"
+    path.write_text(FACTS)
+    return KnowledgeRetriever(KnowledgeBase.from_files([path]))
+
+
+@pytest.mark.parametrize(
+    ("heard", "answer"),
+    [
+        ("What is the cabidal of Kasobo?", "The capital of Kosovo is Pristina."),
+        ("What is the vone number of Irine?", "The phone number of Irene is two three four."),
+    ],
+)
+def test_a_question_heard_wrong_is_answered(
+    facts: KnowledgeRetriever, heard: str, answer: str
+) -> None:
+    found = facts.look_up(RetrievalContext.from_question(heard))
+    assert found.reference == answer
+    assert 0.5 <= found.confidence < 1
+    assert [source.title for source in found.sources] == ["facts.md"]
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        "What is the capital of Wakanda?",
+        "Who is the head of the orchestra?",
+        "What is the phone number of Robert?",
+        "Which day is it?",
+        "How old is Irene?",
+    ],
+)
+def test_what_was_heard_right_and_is_not_there_stays_unanswered(
+    facts: KnowledgeRetriever, heard: str
+) -> None:
+    found = facts.look_up(RetrievalContext.from_question(heard))
+    assert (found.outcome, found.reference) == (Outcome.EMPTY, "")
+
+
+def test_readings_are_few_and_leave_out_what_nobody_knows(facts: KnowledgeRetriever) -> None:
+    mender = facts.base._searcher.mender
+    readings = mender.readings("Wat is the capital of Kasobo, glurf, tell me?")
+    assert 0 < len(readings) <= MAX_READINGS
+    best = max(readings, key=lambda reading: reading.fit)
+    assert best.name.lower() == "kosovo"
+    assert best.text == "is the capital of kosovo tell me"
+
+
+def test_shares_are_probabilities(facts: KnowledgeRetriever) -> None:
+    readings = facts.base._searcher.mender.readings("Wat is the capital of Kasobo?")
+    sure = shares(readings, [0.9] * len(readings))
+    assert all(0 <= share < 1 for share in sure)
+    assert sum(sure) < 1
+    assert max(sure) == sure[max(range(len(readings)), key=lambda i: readings[i].fit)]
+    assert shares(readings, [0.1] * len(readings)) == [0.0] * len(readings)
+    assert shares([], []) == []
+
+
+def test_files_with_too_many_names_are_not_mended() -> None:
+    texts = [
+        ("", "", f"Ba{chr(97 + a)}o{chr(97 + b)}{chr(97 + c)}ik is here.")
+        for a in range(26) for b in range(26) for c in range(8)
+    ]  # fmt: skip
+    assert len(texts) > MAX_NAMES
+    base = KnowledgeBase.from_texts(texts)
+    assert base._searcher.mender.readings("where is bagofik") == []
+    assert base.search_mended("where is bagofik") is None
+
+
+def test_the_fact_book_is_found_by_sound() -> None:
+    book = KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
+    found = book.look_up(RetrievalContext.from_question("What do the people in Jamayka pay with?"))
+    assert "Jamaica" in found.reference
+
+
+def test_the_mender_knows_terms_only_by_what_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.md"
+    path.write_text("- The ferry to Malta leaves at nine.\n")
+    base = KnowledgeBase.from_files([path])
+    deaf = Mender(base._searcher.segments, lambda term: False)
+    texts = [reading.text for reading in deaf.readings("a skiff to moltar")]
+    assert "a to malta" in texts
