@@ -82,7 +82,11 @@ class SessionTalker:
                 core.flushes = True  # as in `MoshiSession.process`
                 reader = TextReader(moshi.model)
                 world = ModelTime(
-                    moshi.loop, session.backends, moshi.encoder(), elapsed=_model_time
+                    moshi.loop,
+                    session.backends,
+                    moshi.encoder(),
+                    elapsed=_model_time,
+                    rehearing=moshi.rehearing,
                 )
                 for _ in core.prepare():
                     pass

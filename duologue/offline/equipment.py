@@ -28,8 +28,10 @@ from duologue.retrieval import (
     open_knowledge,
 )
 from duologue.session.lookups import DEFAULT_BACKEND, Backends
+from duologue.session.questions import Rehearing
 from duologue.session.vocabulary import tell_names
 from duologue.stt.opening import Ears
+from duologue.stt.second_hearing import SecondHearing
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
@@ -64,6 +66,7 @@ class Equipment:
     backends: tuple[str, ...]
     prompt: SlotPrompt | None
     notes: tuple[str, ...]
+    rehearing: Rehearing
 
     def backends_for(self, recording: Recording, settings: TalkSettings) -> Backends:
         """Whom this recording's conversation asks."""
@@ -105,6 +108,8 @@ async def open_equipment(
                 await encoder.encode(FIRST_TEXT, FIRST_TEXT_S)
         elif needs_answers and model.takes_references:
             raise TalkError(f"what is found cannot be told to the model: {why}")
+        rehearing = Rehearing(SecondHearing.of(ears.local))
+        stack.callback(rehearing.close)
         bank = SlotBank(model, slots, gate_db=settings.power_threshold_db, recogniser=ears.hearing)
         yield Equipment(
             model,
@@ -115,6 +120,7 @@ async def open_equipment(
             _names(wanted),
             load_prompt(model, settings.voice, settings.role or None),
             tuple(_notes(model, ears, why, needs_answers)),
+            rehearing,
         )
 
 

@@ -8,7 +8,7 @@ Or every lookup counts as a given time, as in the paper's comparisons of back en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,6 +25,7 @@ from duologue.session.lookups import (
     look_up,
     retrieval_context,
 )
+from duologue.session.questions import HearAgain
 
 Request = StartLookup | EncodeReference
 GROUND_TRUTH = "Ground truth"
@@ -61,8 +62,15 @@ class Answered:
 class Outside:
     """Carries out requests; never fails but by replies that say so."""
 
-    def __init__(self, backends: Backends, encoder: RowEncoder | None, dim: int) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        encoder: RowEncoder | None,
+        dim: int,
+        hear_again: Callable[[int], HearAgain | None] = lambda lookup: None,
+    ) -> None:
         self._backends, self._encoder, self._dim = backends, encoder, dim
+        self._hear_again = hear_again
 
     async def carry_out(self, requests: Sequence[Request]) -> list[Answered]:
         """All of them at the same time; results in the order of the requests."""
@@ -73,7 +81,11 @@ class Outside:
             reply, rows = await encode(self._encoder, request, self._dim)
             return Answered(request, ((reply, rows),), reply.elapsed_s or 0.0)
         route = self._backends.routes.get(request.backend)
-        context = retrieval_context(request.context, backend_id=route.backend_id if route else None)
+        context = retrieval_context(
+            request.context,
+            backend_id=route.backend_id if route else None,
+            hear_again=self._hear_again(request.lookup),
+        )
         replies = [reply async for reply in look_up(route, request, context, LookupCounters())]
         measured_s = max((reply.elapsed_s or 0.0 for reply in replies), default=0.0)
         return Answered(request, tuple((reply, None) for reply in replies), measured_s)

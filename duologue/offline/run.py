@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -202,10 +203,13 @@ class Talks:
         )  # fmt: skip
         # The published rules wait the same time whatever has been heard.
         flushes = not settings.counts_as_published
-        core = ConversationCore(bank, slot, brain, setup, flushes=flushes)
+        # They look up what was heard first, too.
+        keeps = equipment.rehearing.keeps(bank.frame_size) if flushes else 0
+        core = ConversationCore(bank, slot, brain, setup, flushes=flushes, keeps_frames=keeps)
         begin = time.perf_counter()
         await self._on_thread(lambda: deque(core.prepare(), maxlen=0))
-        outside = Outside(backends, equipment.encoder, bank.dim)
+        again = partial(equipment.rehearing.of, core.questions)
+        outside = Outside(backends, equipment.encoder, bank.dim, again)
         talk = Talk(recording, pcm, core, outside, settings, ahead)
         talk.log.preparing.add(time.perf_counter() - begin)
         if ahead is not None:

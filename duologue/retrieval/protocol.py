@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -150,6 +150,10 @@ class RetrievalContext:
     system_prompt: str | None = None
     budget: Budget = field(default_factory=Budget)
     dropped_turns: int = 0
+    hear_again: Callable[[], Awaitable[Sequence[str]]] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """Asks what else the newest user turn may have been; takes a fraction of a second."""
 
     def __post_init__(self) -> None:
         turns = list(self.turns)
@@ -180,6 +184,15 @@ class RetrievalContext:
     def from_question(cls, question: str, *, budget: Budget | None = None) -> RetrievalContext:
         """A conversation of one user turn."""
         return cls((Turn(Role.USER, question),), budget=budget or Budget())
+
+    def heard_as(self, question: str) -> RetrievalContext:
+        """The same conversation with another newest user turn, which is heard no more."""
+        turns = list(self.turns)
+        for place in reversed(range(len(turns))):
+            if turns[place].role is Role.USER:
+                turns[place] = Turn(Role.USER, question)
+                break
+        return replace(self, turns=tuple(turns), hear_again=None)
 
     @property
     def turn_count(self) -> int:

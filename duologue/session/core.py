@@ -34,11 +34,15 @@ from duologue.dialogue import (
     ReferenceEncoded,
     Reply,
     Report,
+    Role,
+    StartLookup,
+    TurnStarted,
     UserFrame,
     WarningCode,
 )
 from duologue.engine.api import EngineError, Steer
 from duologue.engine.slots import SlotBank, SlotFrame, SlotSetup
+from duologue.session.questions import Questions
 from duologue.session.text import TextReader
 from duologue.stt.ports import Heard
 
@@ -95,9 +99,15 @@ class ConversationCore:
         setup: SlotSetup,
         *,
         flushes: bool = False,
+        keeps_frames: int = 0,
     ) -> None:
+        """
+        Args:
+            keeps_frames: of the user's sound, for questions to be heard again.
+        """
         self.bank, self.slot, self.brain, self.setup = bank, slot, brain, setup
         self.flushes = flushes
+        self.questions = Questions(keeps_frames)
         self.needs_start = True
         self._text = TextReader(bank.model)
         self._parts: dict[tuple[int, int], Tensor] = {}
@@ -147,6 +157,7 @@ class ConversationCore:
         """
         if not made.sane:
             raise SlotFault("the model's numbers are not finite")
+        self.questions.hear(given.pcm)
         triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
         if ahead is not None:
@@ -262,8 +273,13 @@ class ConversationCore:
             if isinstance(output, InjectReference):
                 self._inject(output)
                 continue
-            if isinstance(output, ConversationReset):
-                self._restart()
+            match output:
+                case ConversationReset():
+                    self._restart()
+                case TurnStarted(role=Role.USER):
+                    self.questions.begin_turn(self.brain.frame - output.frame)
+                case StartLookup():
+                    self.questions.begin_lookup(output.lookup)
             rest.append(output)
         return rest
 
@@ -284,6 +300,7 @@ class ConversationCore:
         self.needs_start = True
         self._parts.clear()
         self._text.reset()
+        self.questions.forget()
         if self.bank.recogniser is not None:
             self._words = self.bank.recogniser.assembler()
 

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from duologue.dialogue import (
@@ -47,12 +48,14 @@ from duologue.session.hearing import RemoteHearing
 from duologue.session.knowledge import KnowledgeShelf, first
 from duologue.session.lookups import Backends, LookupCounters
 from duologue.session.options import conversation, floor_rules, slot_setup
+from duologue.session.questions import Rehearing
 from duologue.session.runtime import CommandRunner
 from duologue.session.seat import Seat
 from duologue.session.seating import Seating
 from duologue.session.session import Session
 from duologue.session.snapshot import SessionSnapshot
 from duologue.session.thread import TickThread
+from duologue.stt.second_hearing import SecondHearing
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
@@ -114,6 +117,7 @@ class Engine:
         self._logs: LogWriter | None = None
         self._local_stt, self._remote_stt = _by_kind(stt)
         self._hearing = self._local_stt or hearing
+        self._rehearing = Rehearing(SecondHearing.of(self._local_stt))
         self._clock = clock
         self._sessions: dict[str, _Outside] = {}
         self._by_token: dict[str, Session] = {}
@@ -139,6 +143,7 @@ class Engine:
             if self._encoder is None and (encoder := await self._own_encoder()) is not None:
                 self._encoder = encoder
                 stack.push_async_callback(encoder.aclose)
+            stack.callback(self._rehearing.close)
             if settings.log_dir is not None:
                 self._logs = LogWriter(settings.log_dir)
                 self._logs.start()
@@ -155,7 +160,10 @@ class Engine:
             self._conductor = Conductor(bank, settings, self._clock)
             self._thread = TickThread(self._conductor, self._on_news)
             wake = self._thread.wake
-            self._seating = Seating(self._conductor, settings, self._clock, wake, self._logs)
+            self._seating = Seating(
+                self._conductor, settings, self._clock, wake, self._logs,
+                keeps_frames=self._rehearing.keeps(bank.frame_size),
+            )  # fmt: skip
             self._thread.start()
             stack.push_async_callback(asyncio.to_thread, self._thread.stop)
             await self._on_thread(self._conductor.warm_up)
@@ -393,6 +401,7 @@ class Engine:
             lambda reply, rows: self._thread.post(self._conductor.receive, seat, reply, rows),
             system_prompt=None if self.model.takes_prompts else options.system_prompt,
             counters=self._counters,
+            hear_again=partial(self._rehearing.of, seat.core.questions),
         )
         session = Session(self, seat, token, self._clock)
         outside = _Outside(session, runner, None, knowledge)

@@ -39,6 +39,7 @@ from duologue.retrieval.protocol import (
     stream_attempt,
 )
 from duologue.retrieval.protocol import Source as Citation
+from duologue.session.questions import HearAgain
 
 DEFAULT_BACKEND = "default"
 Clock = Callable[[], float]
@@ -115,6 +116,7 @@ def retrieval_context(
     backend_id: str | None = None,
     system_prompt: str | None = None,
     budget: Budget | None = None,
+    hear_again: HearAgain | None = None,
 ) -> RetrievalContext:
     """The conversation as back ends see it, from the brain's view of it.
 
@@ -128,6 +130,7 @@ def retrieval_context(
         backend_id=backend_id,
         system_prompt=system_prompt,
         budget=budget or Budget(),
+        hear_again=hear_again,
     )
 
 

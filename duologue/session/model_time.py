@@ -29,6 +29,7 @@ from duologue.dialogue import (
 from duologue.encoder.ports import RowEncoder
 from duologue.session.core import ConversationCore
 from duologue.session.lookups import Backends, LookupCounters, encode, look_up, retrieval_context
+from duologue.session.questions import Rehearing
 
 T = TypeVar("T")
 Elapsed = Callable[[Command, float], float]
@@ -77,9 +78,11 @@ class ModelTime:
         *,
         system_prompt: str | None = None,
         elapsed: Elapsed = as_measured,
+        rehearing: Rehearing | None = None,
     ) -> None:
         self._loop, self._backends, self._encoder = loop, backends, encoder
         self._system_prompt, self._elapsed = system_prompt, elapsed
+        self._rehearing = rehearing or Rehearing(None)
         self.counters: defaultdict[str, LookupCounters] = defaultdict(LookupCounters)
 
     def settle(self, core: ConversationCore, outputs: Sequence[Output]) -> list[Event]:
@@ -90,7 +93,7 @@ class ModelTime:
             output = todo.pop(0)
             match output:
                 case StartLookup() | EncodeReference():
-                    for reply, rows in self._loop.run(self._answer(output, core.bank.dim)):
+                    for reply, rows in self._loop.run(self._answer(output, core)):
                         measured_s = reply.elapsed_s or 0.0
                         taken = replace(reply, elapsed_s=self._elapsed(output, measured_s))
                         todo += core.receive(taken, rows)
@@ -101,15 +104,16 @@ class ModelTime:
         return events
 
     async def _answer(
-        self, command: StartLookup | EncodeReference, dim: int
+        self, command: StartLookup | EncodeReference, core: ConversationCore
     ) -> list[tuple[Reply, Tensor | None]]:
         if isinstance(command, EncodeReference):
-            return [await encode(self._encoder, command, dim)]
+            return [await encode(self._encoder, command, core.bank.dim)]
         route = self._backends.routes.get(command.backend)
         context = retrieval_context(
             command.context,
             backend_id=route.backend_id if route else None,
             system_prompt=self._system_prompt,
+            hear_again=self._rehearing.of(core.questions, command.lookup),
         )
         counters = self.counters[command.backend]
         return [(reply, None) async for reply in look_up(route, command, context, counters)]

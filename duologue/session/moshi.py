@@ -35,8 +35,10 @@ from duologue.session.inputs import playable
 from duologue.session.lookups import Backends
 from duologue.session.model_time import LoopThread, ModelTime
 from duologue.session.options import conversation, floor_rules, slot_setup
+from duologue.session.questions import Rehearing
 from duologue.session.stream import SessionStream
 from duologue.session.vocabulary import tell_names
+from duologue.stt.second_hearing import SecondHearing
 
 if TYPE_CHECKING:
     from duologue.encoder.ports import RowEncoder
@@ -73,6 +75,7 @@ class Moshi:
         """See `from_pretrained`; the encoder is closed by the caller."""
         self.model = model
         self.bank = SlotBank(model, max_sessions, recogniser=recogniser)
+        self.rehearing = Rehearing(SecondHearing.of(recogniser))
         self.loop = LoopThread()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="duologue-model")
         self._encoder, self._own_encoder = encoder, False
@@ -146,7 +149,10 @@ class Moshi:
             options, backends.names, simulated=True, floor=floor_rules(self.model, floor),
             stt_delay_frames=stt.delay_frames if stt is not None else None,
         )  # fmt: skip
-        core = ConversationCore(self.bank, self._free.pop(0), brain, setup)
+        core = ConversationCore(
+            self.bank, self._free.pop(0), brain, setup,
+            keeps_frames=self.rehearing.keeps(self.bank.frame_size),
+        )  # fmt: skip
         return MoshiSession(self, core, options, backends, own)
 
     def encoder(self) -> RowEncoder | None:
@@ -175,6 +181,7 @@ class Moshi:
     def close(self) -> None:
         """Stop the threads."""
         self.thread.shutdown()
+        self.rehearing.close()
         if self._own_encoder and self._encoder is not None:
             self.loop.run(self._encoder.aclose())
         self.loop.close()
@@ -224,6 +231,7 @@ class MoshiSession:
             self.backends,
             self._open_live,
             system_prompt=self._retrieval_prompt,
+            rehearing=self.moshi.rehearing,
         )
 
     def close(self) -> None:
@@ -256,6 +264,7 @@ class MoshiSession:
             self.backends,
             self.moshi.encoder(),
             system_prompt=self._retrieval_prompt,
+            rehearing=self.moshi.rehearing,
         )
         pcm = np.pad(pcm, (0, -len(pcm) % size))
         said = np.zeros_like(pcm)

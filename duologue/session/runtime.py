@@ -29,6 +29,7 @@ from duologue.dialogue import (
 from duologue.encoder.ports import RowEncoder
 from duologue.retrieval.protocol import Budget
 from duologue.session.lookups import Backends, LookupCounters, encode, look_up, retrieval_context
+from duologue.session.questions import HearAgain
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,16 @@ class CommandRunner:
         system_prompt: str | None = None,
         budget: Budget | None = None,
         counters: defaultdict[str, LookupCounters] | None = None,
+        hear_again: Callable[[int], HearAgain | None] = lambda lookup: None,
     ) -> None:
+        """
+        Args:
+            hear_again: how the question of a lookup is heard again, by number.
+        """
         self._backends, self._encoder, self._dim = backends, encoder, dim
         self._deliver, self._system_prompt, self._budget = deliver, system_prompt, budget
         self._counters = counters if counters is not None else defaultdict(LookupCounters)
+        self._hear_again = hear_again
         self._lookups: dict[int, tuple[StartLookup, asyncio.Task[None]]] = {}
         self._encodings: dict[tuple[int, int], tuple[EncodeReference, asyncio.Task[None]]] = {}
 
@@ -100,6 +107,7 @@ class CommandRunner:
             backend_id=route.backend_id if route else None,
             system_prompt=self._system_prompt,
             budget=self._budget,
+            hear_again=self._hear_again(command.lookup),
         )
         counters = self._counters[command.backend]
         async with aclosing(look_up(route, command, context, counters)) as replies:

@@ -33,9 +33,10 @@ class Seating:
         clock: Callable[[], float],
         wake: Callable[[], None],
         logs: LogWriter | None = None,
+        keeps_frames: int = 0,
     ) -> None:
         self._conductor, self._settings, self._clock = conductor, settings, clock
-        self._wake, self._logs = wake, logs
+        self._wake, self._logs, self._keeps_frames = wake, logs, keeps_frames
         self._model = conductor.bank.model.fingerprint()
 
     def seat(self, id: str, options: SessionOptions, brain: Conversation, setup: SlotSetup) -> Seat:
@@ -108,8 +109,9 @@ class Seating:
         settings, bank = self._settings, self._conductor.bank
         conductor = self._conductor
         core = ConversationCore(
-            bank, conductor.take_slot(), brain, setup, flushes=conductor.flushes
-        )
+            bank, conductor.take_slot(), brain, setup,
+            flushes=conductor.flushes, keeps_frames=self._keeps_frames,
+        )  # fmt: skip
         log = None
         if self._logs is not None:
             log = SessionLog(self._logs, id, audio=settings.log_audio, max_bytes=settings.log_bytes)

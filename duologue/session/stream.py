@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -34,6 +35,7 @@ from duologue.session.inputs import playable
 from duologue.session.lookups import Backends
 from duologue.session.model_time import LoopThread
 from duologue.session.outputs import OutputQueue
+from duologue.session.questions import Rehearing
 from duologue.session.runtime import CommandRunner
 
 MAX_EVENTS = 1_024
@@ -52,10 +54,12 @@ class SessionStream:
         encoder: Callable[[], RowEncoder | None],
         *,
         system_prompt: str | None = None,
+        rehearing: Rehearing | None = None,
     ) -> None:
         self._core, self._thread, self._world = core, thread, world
         self._backends, self._open_encoder = backends, encoder
         self._system_prompt = system_prompt
+        self._rehearing = rehearing or Rehearing(None)
         self._partial = np.zeros(0, np.float32)
         self._events = OutputQueue(MAX_EVENTS)
         self._news = asyncio.Event()
@@ -71,6 +75,7 @@ class SessionStream:
             self._core.bank.dim,
             lambda reply, rows: self._post(self._receive, reply, rows),
             system_prompt=self._system_prompt,
+            hear_again=partial(self._rehearing.of, self._core.questions),
         )
         return self
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
 from duologue.retrieval.knowledge.mending import MAX_NAMES, MAX_READINGS, Mender, shares
 from duologue.retrieval.knowledge.pronunciation import EXCHANGED, LOST, SOUNDS, sounds_of
 from duologue.retrieval.knowledge.spotting import Spotter
-from duologue.retrieval.protocol import Outcome, RetrievalContext
+from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role, Turn
 from duologue.retrieval.settings import documents_at
 
 NAMES = ("Kosovo", "Mauritania", "Portugal", "Jamaica", "Thaverode", "South Korea", "Malta")
@@ -201,3 +203,61 @@ def test_the_mender_knows_terms_only_by_what_it_is_told(tmp_path: Path) -> None:
     deaf = Mender(base._searcher.segments, lambda term: False)
     texts = [reading.text for reading in deaf.readings("a skiff to moltar")]
     assert "a to malta" in texts
+
+
+class Heard:
+    """What a question may have been besides."""
+
+    def __init__(self, *texts: str, error: Exception | None = None) -> None:
+        self.texts, self.error, self.asked = texts, error, 0
+
+    async def __call__(self) -> Sequence[str]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return self.texts
+
+
+def asked(facts: KnowledgeRetriever, question: str, heard: Heard) -> Retrieved:
+    context = RetrievalContext(
+        (Turn(Role.USER, "Hello."), Turn(Role.MODEL, "Hi."), Turn(Role.USER, question)),
+        hear_again=heard,
+    )
+    return asyncio.run(facts.retrieve(context, 1.0))
+
+
+def test_a_question_is_heard_again_where_nothing_is_found(facts: KnowledgeRetriever) -> None:
+    heard = Heard("Hoo leeds the", "", "Who is the head of the choir?", "Who is the head of it?")
+    found = asked(facts, "Oo iz the hat off a quire?", heard)
+    assert found.reference == "The head of the choir is Paula Brand."
+    assert heard.asked == 1
+
+
+@pytest.mark.parametrize(
+    "question", ["Who is the head of the choir?", "Thank you very much.", "Okay, thanks."]
+)
+def test_it_is_not_where_something_is_found_or_nothing_is_asked(
+    facts: KnowledgeRetriever, question: str
+) -> None:
+    heard = Heard("What is the phone number of Irene?")
+    asked(facts, question, heard)
+    assert heard.asked == 0
+
+
+@pytest.mark.parametrize("heard", [Heard(), Heard("Glurf."), Heard(error=RuntimeError("deaf"))])
+def test_hearing_again_in_vain_changes_nothing(facts: KnowledgeRetriever, heard: Heard) -> None:
+    question = "Oo iz the hat off a quire?"
+    found = asked(facts, question, heard)
+    assert (found.outcome, found.reference) == (Outcome.EMPTY, "")
+    assert heard.asked == 1
+
+
+def test_a_context_heard_anew_is_the_same_conversation() -> None:
+    context = RetrievalContext(
+        (Turn(Role.USER, "One."), Turn(Role.MODEL, "Yes."), Turn(Role.USER, "Too.")),
+        dropped_turns=3, hear_again=Heard("Two."),
+    )  # fmt: skip
+    anew = context.heard_as("Two.")
+    assert [turn.text for turn in anew.turns] == ["One.", "Yes.", "Two."]
+    assert (anew.turn_count, anew.hear_again) == (context.turn_count, None)
+    assert context.question == "Too."

@@ -60,9 +60,23 @@ class KnowledgeRetriever:
         return self._name
 
     async def retrieve(self, context: RetrievalContext, deadline_s: float) -> Retrieved:
-        """Search takes milliseconds; the deadline is the caller's to hold."""
+        """Search takes milliseconds, a question heard again more; the deadline is the caller's to
+        hold.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.look_up, context)
+        found = await loop.run_in_executor(self._threads, self.look_up, context)
+        if found.answered or context.hear_again is None or asks_nothing(context.question):
+            return found
+        try:
+            others = await context.hear_again()
+        except Exception as error:  # what was heard first is what there is
+            logger.warning("a question cannot be heard again: %s", type(error).__name__)
+            return found
+        contexts = [context.heard_as(other) for other in dict.fromkeys(others) if other]
+        again = await loop.run_in_executor(
+            self._threads, lambda: [self.look_up(one) for one in contexts]
+        )
+        return max((found, *again), key=lambda one: (one.answered, one.confidence))
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

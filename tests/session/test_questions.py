@@ -1,0 +1,178 @@
+"""The sound of questions, kept for a lookup, and heard again where nothing was found."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duologue.audio import read_audio
+from duologue.retrieval import Outcome, RetrievalContext, Retrieved
+from duologue.session.moshi import Moshi
+from duologue.session.questions import LEAD_FRAMES, MAX_QUESTIONS, Questions, Rehearing
+from duologue.stt.load import load_recogniser
+from duologue.stt.second_hearing import MAX_S, SPEEDS, SecondHearing
+
+QUESTION = Path(__file__).parents[2] / "examples" / "question.wav"
+
+
+def frame(number: int) -> np.ndarray:
+    return np.full(4, number, np.float32)
+
+
+def told(questions: Questions, lookup: int) -> list[int] | None:
+    kept = questions.of_lookup(lookup)
+    return None if kept is None else [int(sample) for sample in kept[::4]]
+
+
+def test_a_lookup_has_what_was_said_since_the_turn_began() -> None:
+    questions = Questions(20)
+    for number in range(15):
+        questions.hear(frame(number))
+    questions.begin_turn(frames_ago=2)
+    questions.begin_lookup(1)
+    assert told(questions, 1) == list(range(15 - 2 - LEAD_FRAMES, 15))
+    questions.hear(frame(15))
+    assert told(questions, 1) == list(range(5, 15)), "what comes later is not of it"
+    questions.begin_lookup(2)
+    assert told(questions, 2) == list(range(5, 16))
+    questions.forget()
+    assert told(questions, 1) is None
+    questions.begin_lookup(3)
+    assert told(questions, 3) is None
+
+
+@given(
+    st.integers(0, 6),
+    st.lists(
+        st.one_of(st.just("hear"), st.just("look"), st.integers(0, 40)), min_size=1, max_size=60
+    ),
+)
+def test_what_is_kept_is_bounded(keeps: int, course: list[str | int]) -> None:
+    questions = Questions(keeps)
+    heard = lookups = 0
+    for happening in course:
+        if happening == "hear":
+            questions.hear(frame(heard))
+            heard += 1
+        elif happening == "look":
+            questions.begin_lookup(lookups)
+            lookups += 1
+        else:
+            questions.begin_turn(int(happening))
+    known = [n for n in range(lookups) if told(questions, n) is not None]
+    assert len(known) <= MAX_QUESTIONS
+    for number in known:
+        kept = told(questions, number)
+        assert kept is not None
+        assert 1 <= len(kept) <= keeps
+        assert kept == list(range(kept[0], kept[0] + len(kept))), "a run of frames, in order"
+
+
+def test_a_frame_is_copied() -> None:
+    questions, given_frame = Questions(3), frame(1)
+    questions.hear(given_frame)
+    given_frame[:] = 9
+    questions.begin_lookup(0)
+    assert told(questions, 0) == [1]
+
+
+def test_who_cannot_hear_again_keeps_nothing() -> None:
+    rehearing = Rehearing(SecondHearing.of(None))
+    assert rehearing.keeps(1920) == 0
+    questions = Questions(0)
+    questions.hear(frame(1))
+    questions.begin_lookup(0)
+    assert rehearing.of(questions, 0) is None
+    rehearing.close()
+
+
+@pytest.fixture(scope="module")
+def wren() -> SecondHearing:
+    hearing = SecondHearing.of(load_recogniser("wren", device="cpu"))
+    assert hearing is not None
+    return hearing
+
+
+def test_a_question_is_heard_again_at_each_speed(wren: SecondHearing) -> None:
+    texts = wren.texts(read_audio(QUESTION))
+    assert len(texts) == len(SPEEDS)
+    assert all("capital" in text for text in texts)
+    assert wren.texts(read_audio(QUESTION)) == texts, "and leaves nothing behind"
+    assert wren.texts(np.zeros(0, np.float32)) == []
+    assert wren.texts(np.zeros(5000, np.float32)) == [""] * len(SPEEDS)
+
+
+def test_only_the_end_of_a_long_recording_is_heard(wren: SecondHearing) -> None:
+    question = read_audio(QUESTION)
+    long = np.concatenate([question, np.zeros(int(MAX_S * 24_000), np.float32)])
+    assert wren.texts(long) == [""] * len(SPEEDS)
+
+
+class Curious:
+    """A retriever that asks what else was said, and tells nothing."""
+
+    name = "curious"
+
+    def __init__(self) -> None:
+        self.heard: list[Sequence[str] | None] = []
+        self.threads: list[str] = []
+
+    async def retrieve(self, context: RetrievalContext, deadline_s: float) -> Retrieved:
+        self.threads.append(threading.current_thread().name)
+        self.heard.append(None if context.hear_again is None else await context.hear_again())
+        return Retrieved(Outcome.EMPTY, backend=self.name)
+
+    async def aclose(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_lookup_may_ask_what_else_was_said(live: bool) -> None:
+    """wren itself, asked with a recorded voice: the question alone is heard again."""
+    pcm = np.pad(read_audio(QUESTION), (24_000, 48_000))
+    curious = Curious()
+
+    async def talk(session: object) -> None:
+        async with session.stream() as stream:  # type: ignore[attr-defined]
+            await stream.send(pcm)
+            await asyncio.sleep(1.0)
+            await stream.finish()
+
+    with (
+        Moshi.from_pretrained("wren", device="cpu") as moshi,
+        moshi.create_session(retriever=curious, init_speaker="user", seed=2) as session,
+    ):
+        if live:
+            asyncio.run(talk(session))
+        else:
+            session.process(pcm)
+    assert curious.heard
+    [*texts] = curious.heard[0] or ()
+    assert len(texts) == len(SPEEDS)
+    assert all("capital" in text for text in texts)
+
+
+def test_what_waits_is_given_up_when_it_closes(wren: SecondHearing) -> None:
+    rehearing = Rehearing(wren)
+    questions = Questions(rehearing.keeps(1920))
+    for part in read_audio(QUESTION)[: 1920 * 20].reshape(-1, 1920):
+        questions.hear(part)
+    questions.begin_lookup(7)
+    again = rehearing.of(questions, 7)
+    assert again is not None
+    assert len(asyncio.run(as_coroutine(again))) == len(SPEEDS)
+    rehearing.close()
+    with pytest.raises(RuntimeError):
+        asyncio.run(as_coroutine(again))
+
+
+async def as_coroutine(again: object) -> Sequence[str]:
+    result: Sequence[str] = await again()  # type: ignore[operator]
+    return result
