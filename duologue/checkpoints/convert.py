@@ -175,6 +175,14 @@ def _convert_folder(folder: ModelFolder, target: Path, to: str, progress: Progre
         _copy(tokenizer, target)
     if front_end.is_file():
         _copy(front_end, target)
+    if to == "duologue":
+        for part in _PARTS:
+            if (folder.path / part).is_dir():
+                shutil.copytree(folder.path / part, target / part)
+
+
+_PARTS = ("reference", "stt")
+"""Folders of a model's own reference encoder and recogniser."""
 
 
 def _without_ours(

@@ -27,6 +27,7 @@ _LOADER_KEYS = (
     "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "lora_name", "model_type",
     "lm_gen_config", "tts_config", "stt_config", "model_id", "conditioners", "fuser", "lora",
     "lora_rank", "lora_scaling", "quantize", "generated_q", "format", "floor",
+    "heard_from",
 )  # fmt: skip
 
 
@@ -62,6 +63,9 @@ class FolderConfig:
     floor: Mapping[str, Any] | None = None
     """Settings of `duologue.dialogue.FloorRules`: the model is not to decide alone when it speaks.
     Our own key; published models have none."""
+    heard_from: str | None = None
+    """Fingerprint of the recogniser whose vectors the model learnt to read (`LMConfig.heard_dim`).
+    Our own key."""
     codec: MimiConfig | None = None
     """The codec's shape, where `config.json` itself says it (transformers)."""
 
@@ -84,7 +88,7 @@ class FolderConfig:
             for key in (
                 "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "model_type",
                 "lm_gen_config", "tts_config", "stt_config", "model_id", "conditioners",
-                "generated_q", "floor",
+                "generated_q", "floor", "heard_from",
             )
             if own.get(key) is not None
         }  # fmt: skip
@@ -120,6 +124,8 @@ class FolderConfig:
         values |= {key: getattr(self, key) for key in optional if getattr(self, key)}
         if self.floor is not None:
             values["floor"] = dict(self.floor)
+        if self.heard_from is not None:
+            values["heard_from"] = self.heard_from
         if self.lora is not None:
             values |= {
                 "lora": True, "lora_name": self.lora.name, "lora_rank": self.lora.rank,

@@ -76,6 +76,7 @@ class Conversations:
         self.cases = [case for case in wanted if limit is None or case.number < limit]
         key = key_of(VERSION, talker.fingerprint, seed, sorted(counts.items()))
         self._ledger = Ledger(out / f"{FOLDER}.jsonl", key)
+        self._sound = out / FOLDER / key
 
     def hold(self, progress: Progress = lambda done, total: None) -> list[Record]:
         """Hold those conversations that have not been held yet; returns all of them."""
@@ -85,7 +86,7 @@ class Conversations:
         if waiting:
             speaker = Speaker()
             library = Library(self._out / "knowledge", self._all)
-            (self._out / FOLDER).mkdir(parents=True, exist_ok=True)
+            self._sound.mkdir(parents=True, exist_ok=True)
             for place, case in enumerate(waiting, 1):
                 scene = render(case, speaker)
                 scene, conversation = self._converse(scene, library)
@@ -120,7 +121,7 @@ class Conversations:
         return scene, talk(scene)
 
     def _audio(self, case: Case) -> Path:
-        return self._out / FOLDER / f"{case.id}.wav"
+        return self._sound / f"{case.id}.wav"
 
     def _record(self, case: Case) -> Record:
         stored = self._ledger[case.id]

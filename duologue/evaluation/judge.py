@@ -164,7 +164,8 @@ def _answer(
     """The reply to a question: when it comes, what it says."""
     end_s = scene.question_end_s
     assert end_s is not None
-    first = sounding_at(runs, end_s) or first_after(runs, end_s - _EARLIEST_REPLY_S)
+    # Who has talked since long before the question's end talks over it, and does not reply.
+    first = first_after(runs, end_s - _EARLIEST_REPLY_S)
     found: dict[str, Any] = {"reply_s": None if first is None else first.start_s - end_s}
     if scene.case.group is Group.BARGE_IN:
         return found

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duologue
 from duologue.evaluation.errors import EvaluationError
 
 
 def key_of(*parts: object) -> str:
-    """A short name for everything that a result depends on."""
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+    """A short name for everything that a result depends on: `parts`, and this program itself."""
+    named = "\n".join([program_fingerprint(), *map(str, parts)])
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+@cache
+def program_fingerprint() -> str:
+    """Names this package's sources and data: phrasings, retrieval and judges are among them."""
+    package = Path(duologue.__file__).parent
+    files = [*package.rglob("*.py"), *(package / "data").rglob("*")]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 class Ledger:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 COUNT = 120
 _LEAD_S, _TAIL_S = 0.8, 0.8
+_SEEDS_A_GROUP = 10_000
 _AT_ONCE = 8
 
 Progress = Callable[[int, int], None]
@@ -55,7 +56,7 @@ class Voice(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def read(self, replies: Sequence[Reply], seed: int) -> list[Pcm]:
+    def read(self, replies: Sequence[Reply], seeds: Sequence[int]) -> list[Pcm]:
         """Samples [T] of each."""
         ...
 
@@ -69,7 +70,7 @@ class Reader:
         self._model, self._sampling = moshi.model, sampling
         self.fingerprint = f"reading {model_fingerprint(moshi)} {sampling}"
 
-    def read(self, replies: Sequence[Reply], seed: int) -> list[Pcm]:
+    def read(self, replies: Sequence[Reply], seeds: Sequence[int]) -> list[Pcm]:
         """Samples [T] of each."""
         lm, codec, tokenizer = self._model.lm, self._model.codec, self._model.tokenizer
         assert tokenizer is not None
@@ -81,7 +82,7 @@ class Reader:
         ]
         text = torch.from_numpy(np.stack(rows)).to(device)
         silence = codec.silent_column().to(device)[None, :, None].expand(len(replies), -1, -1)
-        generator = lm.generator(len(replies), sampling=self._sampling, seed=seed)
+        generator = lm.generator(len(replies), sampling=self._sampling, seed=seeds)
         codes = []
         for frame in range(frames):
             out = generator.step(silence, text=text[:, frame])
@@ -123,10 +124,16 @@ def measure(
         speaker, ears = Speaker(), ears or Ears(world_sentences(everything))
         for first in range(0, len(waiting), _AT_ONCE):
             part = [reply(case, speaker) for case in waiting[first : first + _AT_ONCE]]
-            for one, pcm in zip(part, reader.read(part, seed), strict=True):
+            seeds = [_seed_of(one.case, seed) for one in part]
+            for one, pcm in zip(part, reader.read(part, seeds), strict=True):
                 ledger.add(one.case.id, _judged(one, pcm, ears))
             progress(len(everything) - len(waiting) + first + len(part), len(everything))
     return [ledger[case.id] for case in everything]
+
+
+def _seed_of(case: Case, seed: int) -> int:
+    """That of its own, whoever is read beside it."""
+    return seed + _SEEDS_A_GROUP * ANSWERED.index(case.group) + case.number
 
 
 def _judged(one: Reply, pcm: Pcm, ears: Ears) -> dict[str, Any]:

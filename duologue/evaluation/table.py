@@ -155,11 +155,10 @@ def _rate(pairs: Iterable[tuple[int | None, int]]) -> Estimate:
 
 
 def _false_triggers(verdicts: Sequence[Verdict]) -> Estimate:
-    return _share(
-        place < (verdict.false_triggers or 0)
-        for verdict in verdicts
-        for place in range(verdict.turns)
-    )
+    """Of the turns that ask for nothing, in per cent; a conversation is one draw."""
+    return statistics.ratio(
+        (float(min(v.false_triggers or 0, v.turns)), float(v.turns)) for v in verdicts
+    ).scaled(100)
 
 
 def _answers(

@@ -109,8 +109,9 @@ def gumbel(seed: Tensor, frame: Tensor, stream: int, tokens: Tensor) -> Tensor:
     key = _mix(_mix(_mix(seed & _MASK32) ^ (seed >> 32 & _MASK32)) ^ (frame & _MASK32))
     key = _mix(key ^ (stream * 0x9E3779B1 & _MASK32))
     bits = _mix(_mix(key[:, None] ^ tokens) ^ 0x85EBCA6B)
-    # 24 bits fill a float32 exactly; the half keeps the uniform off 0 and 1.
-    uniform = ((bits >> 8).float() + 0.5) * 2.0**-24
+    # 24 bits fill a float32 exactly; the half keeps the uniform off 0, and off 1 all but the
+    # greatest, to which float32 cannot add it.
+    uniform = (((bits >> 8).float() + 0.5) * 2.0**-24).clamp(max=1 - 2.0**-24)
     return -torch.log(-torch.log(uniform))
 
 

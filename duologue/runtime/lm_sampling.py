@@ -56,6 +56,7 @@ def draw(logits, temperature, top_k, seed, frame, stream, room):  # type: ignore
             ties -= 1
         bits = _mix(_mix(key ^ np.uint32(i)) ^ np.uint32(0x85EBCA6B))
         uniform = (np.float32(bits >> np.uint32(8)) + np.float32(0.5)) * np.float32(2.0**-24)
+        uniform = min(uniform, np.float32(1 - 2.0**-24))
         noise = -np.float32(math.log(np.float32(-np.float32(math.log(uniform)))))
         score = value / temperature + noise
         if score > highest:

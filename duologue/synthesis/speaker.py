@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections import OrderedDict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,9 @@ class Speaker:
         )
 
     def _to_disk(self, utterance: Utterance, text: str, voice: Voice) -> Utterance:
+        # The same whether it comes from there or not.
+        coded = np.rint(utterance.samples * 32768).clip(-32768, 32767).astype("<i2")
+        utterance = replace(utterance, samples=coded.astype(np.float32) / 32768.0)
         path = self._path(text, voice)
         if path is None:
             return utterance
@@ -107,7 +110,7 @@ class Speaker:
         )
         partial = path.with_suffix(f".{os.getpid()}.part")
         with partial.open("wb") as file:
-            np.savez(file, samples=np.rint(utterance.samples * 32768).astype("<i2"), times=times)
+            np.savez(file, samples=coded, times=times)
         partial.replace(path)
         return utterance
 

@@ -10,12 +10,13 @@ import tempfile
 from pathlib import Path
 
 from duologue.checkpoints.compact import compact_folder
-from duologue.checkpoints.folder import read_json
+from duologue.checkpoints.folder import ModelFolder, read_json
 from duologue.checkpoints.load import load_codec
 from duologue.checkpoints.save import save_codec, write_json
 from duologue.stt import front_end_file
+from duologue.stt.load import load_recogniser
 from duologue.training.data import DataError
-from duologue.training.encoded import codec_fingerprint
+from duologue.training.encoded import codec_fingerprint, weights_fingerprint
 from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
 
 STT_FOLDER = "stt"
@@ -24,15 +25,26 @@ _KEPT = frozenset({"README.md"})
 _CONFIG, _FLOOR = "config.json", "floor"
 
 
-def bundle_model(lm: Path, stt: Path, out: Path, codec: str | None = None) -> int:
+def bundle_model(
+    lm: Path, stt: Path, out: Path, codec: str | None = None, *, any_recogniser: bool = False
+) -> int:
     """Write the folder; returns its size in bytes.
 
     Args:
         codec: another codec to ship, for example one whose decoder has learnt on.
+        any_recogniser: also one that the language model has not learnt to hear by.
 
     Raises:
-        DataError: the parts were trained on codes of different codecs.
+        DataError: the parts were trained on codes of different codecs, or with another recogniser.
     """
+    heard_from = ModelFolder.open(lm).config.heard_from
+    if heard_from is not None and not any_recogniser:
+        own = load_recogniser(stt, device="cpu", runtime="eager")
+        if weights_fingerprint(own.lm) != heard_from:
+            raise DataError(
+                f"{lm} learnt to read what another recogniser than {stt} hears: have that one hear "
+                "the corpora (`train hear`) and train on, or say --any-recogniser"
+            )
     wanted = codec_fingerprint(load_codec(lm))
     hears_codes = not (stt / front_end_file.NAME).is_file()
     for name in (str(stt) if hears_codes else None, codec):

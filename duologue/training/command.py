@@ -313,11 +313,15 @@ def bundle(
         str | None,
         typer.Option(help="Codec to ship instead of the language model's, if its codes are equal."),
     ] = None,
+    any_recogniser: Annotated[
+        bool,
+        typer.Option(help="Also a recogniser that the language model has not learnt to hear by."),
+    ] = False,
 ) -> None:
     """Put a trained model together: one small folder that every command takes as --model."""
     from duologue.training.bundle import bundle_model
 
-    size = bundle_model(lm, stt, out, codec)
+    size = bundle_model(lm, stt, out, codec, any_recogniser=any_recogniser)
     typer.echo(f"{out}: {size / 2**20:.1f} MiB")
 
 

@@ -466,6 +466,7 @@ class DuplexTask(LanguageTask):
             self.lm.config, mimi_name=CODEC_NAME, mimi_config_name=CODEC_CONFIG_NAME,
             tokenizer_name="tokenizer.model", conditioners=self.conditioners, fuser=self.fuser,
             lm_gen_config=self.config.generation, floor=self.config.floor,
+            heard_from=self.corpus.recogniser,
         )  # fmt: skip
         dtype = getattr(torch, self.config.export_dtype)
         target = folder / "model"

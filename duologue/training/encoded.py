@@ -173,6 +173,7 @@ def encode_corpus(
         chosen = rows[first : first + shard]
         stem = out / f"shard_{first // shard:05d}"
         if _count(stem) != len(chosen):
+            _heard_beside(stem.with_suffix(".safetensors")).unlink(missing_ok=True)
             _write_shard(stem, [_encode(path, facts, codec, gate_db) for path, facts in chosen])
         done += len(chosen)
         if progress:
@@ -284,8 +285,13 @@ def _count(stem: Path) -> int:
 def shard_files(folder: Path) -> Iterator[Shard]:
     """The shards of an encoded corpus, in order."""
     for path in sorted(folder.glob("shard_*.safetensors")):
-        heard = path.with_name(path.name.replace("shard", HEARD, 1))
+        heard = _heard_beside(path)
         yield Shard(heard, _read_shard(path, heard))
+
+
+def _heard_beside(shard: Path) -> Path:
+    """Where the vectors of a shard are."""
+    return shard.with_name(shard.name.replace("shard", HEARD, 1))
 
 
 def _read_shard(path: Path, heard: Path) -> list[Conversation]:

@@ -11,6 +11,7 @@ In a dialogue everybody is silent most of the time, and what is said is much the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -113,7 +114,9 @@ class ExerciseSampler(SequenceSampler):
             text, own, user = self._row(words).tokens, spoken, silence
         else:
             text, own, user = np.full(frames, PADDING), silence, spoken
-            aside[:inside, 0] = self._row(words, self.config.aside_delay_s).tokens[:inside]
+            # The words are behind: the last ones come when the sound is over.
+            told = inside + math.ceil(self.config.aside_delay_s * self.frame_rate)
+            aside[:told, 0] = self._row(words, self.config.aside_delay_s).tokens[:told]
         codes: NDArray[np.int64] = np.concatenate([text[None], own, user])
         codes[:, inside:] = ZERO
         nothing = np.zeros(frames, dtype=np.bool_)

@@ -60,6 +60,8 @@ class Corpus:
     """What the recogniser that has heard the conversations makes of silence, [dim]."""
     pieces: HeardPieces | None = None
     """What it made of pieces of text."""
+    recogniser: str | None = None
+    """Fingerprint of that recogniser."""
 
     @classmethod
     def of(cls, folders: Sequence[Path], codec: Mimi) -> Corpus:
@@ -81,7 +83,7 @@ class Corpus:
         return cls(
             train, held_out, corpora[0].codebooks, codec.frame_rate,
             "-".join(corpus.fingerprint for corpus in corpora), next(iter(heard.values()), None),
-            _richest(corpora),
+            _richest(corpora), next(iter(heard), None),
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ no turns, of a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +32,8 @@ from duologue.training.text_stream import (
 )
 
 ZERO = -1
+_LAST_PIECES = 4
+"""Frames that the last word of a recording may take to be written."""
 _SLACK_S = 1e-6
 """Times that differ by less are equal."""
 
@@ -296,8 +299,9 @@ class TranscriptionSampler(SequenceSampler):
         speaker = OTHER if one.is_dialogue else MAIN
         words = self._words(one, speaker, start)
         row = self._row(words, config.text_delay_s)
-        inside = max(0, min(frames, one.frames - start))
-        row.tokens[inside:] = ZERO
+        # The text is behind: the last words come when the sound is over.
+        told = one.frames - start + math.ceil(config.text_delay_s * self.frame_rate) + _LAST_PIECES
+        row.tokens[max(0, told) :] = ZERO
         heard = one.codes[one.codes.shape[0] // 2 :] if one.is_dialogue else one.codes
         codes = np.concatenate([row.tokens[None], self._padded(heard, start)])
         if blot:

@@ -12,8 +12,9 @@ is learnt from any number of dialogues.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,8 +110,18 @@ class ScriptSampler(DuplexSampler):
             if lookups:
                 chosen = lookups[rng.integers(len(lookups))]
                 ahead = rng.integers(1, self.config.start_margin + 1)
-                start = int(chosen["trigger_time"] * self.frame_rate) - int(ahead)
+                start = int(self._asked_s(one, chosen) * self.frame_rate) - int(ahead)
                 return self.cut(one, max(0, start), rng)
+
+    def _asked_s(self, one: Conversation, lookup: Mapping[str, Any]) -> float:
+        """When the user began to say what is looked up: it is to be looked up for what was said."""
+        latest_s = lookup["trigger_time"] + 1 / self.frame_rate
+        begun = (
+            turn["start"]
+            for turn in one.facts["turns"]
+            if turn["speaker"] == OTHER and turn["end"] <= latest_s
+        )
+        return max(begun, default=0.0)
 
     def cut(
         self, one: Conversation, start: int, rng: np.random.Generator, *, blot: bool = True

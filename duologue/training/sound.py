@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duologue.stt.front_end import MelFrontEnd, band_centres
+from duologue.stt.front_end import FLOOR, MelFrontEnd, band_centres
 from duologue.training.data import AudioStore, DataError, read_rows, to_float
 from duologue.training.encoded import KEPT, Conversation
 from duologue.training.language import Corpus, held_out_apart
@@ -26,6 +26,8 @@ from duologue.training.lm_data import CutSequence, TranscriptionSampler
 USER_CHANNEL = 1
 _BLANK = -9.0
 """Log energy where nothing is left to hear."""
+_SILENCE = float(np.log(FLOOR))
+"""That of no sound at all, as it follows a recording and flushes words out."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,14 @@ class SoundSampler(TranscriptionSampler):
             tempo = float(np.exp(rng.uniform(*np.log(bending.tempo))))
         inside = min(frames, int((one.frames - start) / tempo))
         facts = _in_time(one.facts, start / self.frame_rate, tempo)
-        piece = replace(one, codes=one.codes[:, :inside], facts=facts)
+        piece = replace(one, codes=one.codes.new_empty(0, inside), facts=facts)
         sequence = super().cut(piece, 0, rng, blot=False)
         each = self.front_end.frame_size // self.front_end.config.hop
         heard = self._spectra(one, start, round(inside * each * tempo))
         if blot:
             heard = bend(_stretched(heard, inside * each), self._centres, bending, rng)
         sequence.spectra = np.pad(
-            heard, ((0, (frames - inside) * each), (0, 0)), constant_values=_BLANK
+            heard, ((0, (frames - inside) * each), (0, 0)), constant_values=_SILENCE
         )
         return sequence
 

@@ -279,7 +279,7 @@ class Recording:
     def __init__(self, speaker: Speaker, says: bool) -> None:
         self.speaker, self.says, self.fingerprint = speaker, says, f"recording {says}"
 
-    def read(self, replies: Sequence[reading.Reply], seed: int) -> list[np.ndarray]:
+    def read(self, replies: Sequence[reading.Reply], seeds: Sequence[int]) -> list[np.ndarray]:
         return [self.speaker.say(one.text, WREN).samples * np.float32(self.says) for one in replies]
 
 
@@ -303,11 +303,14 @@ def test_a_model_reads_what_it_is_given(speaker: Speaker) -> None:
     replies = [reading.reply(case, speaker) for case in reading.cases(SEED, 5)[:2]]
     with Moshi.from_pretrained("wren") as wren:
         reader = reading.Reader(wren)
-    first, again = (reader.read(replies, 3) for _ in range(2))
+    first, again = (reader.read(replies, [3, 4]) for _ in range(2))
+    alone = reader.read(replies[:1], [3])
     assert [len(pcm) for pcm in first] == [len(first[0])] * 2
     assert len(first[0]) >= (max(one.seconds for one in replies) - 0.1) * 24_000
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], first[1])
+    both = min(len(first[0]), len(alone[0]))
+    np.testing.assert_allclose(first[0][:both], alone[0][:both], atol=1e-3)
 
 
 def test_retrieval_is_scored_by_what_it_finds(tmp_path: Path) -> None:
