@@ -132,8 +132,10 @@ class KnowledgeStore:
         if report.failed:
             raise Refusal(422, "unreadable", f"{path.name}: {next(iter(report.failed.values()))}")
         self._forget(replaced)
-        added = next(d for d in self.base.list() if Path(d.path) == path.resolve())
-        return _entry(added), not replaced
+        for document in self.base.list():
+            if Path(document.path) == path.resolve():
+                return _entry(document), not replaced
+        raise Refusal(503, "busy", "the index was changed meanwhile", retry_after_s=1)
 
     def _remove(self, identity: str) -> None:
         found = [document.path for document in self.base.list() if _id(document) == identity]

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -235,6 +237,49 @@ def test_other_encodings(tmp_path: Path) -> None:
         assert blocks(tmp_path, "a.txt", "Café crème.".encode(encoding))[0].text == "Café crème."
     with pytest.raises(UnreadableFile, match="binary"):
         blocks(tmp_path, "a.txt", b"\x00\x01\x02")
+
+
+@pytest.mark.parametrize("mark", ["[", " *a", "<!--", "`", " _a", "](", "[a](", "~~a ", "| -"])
+def test_a_line_of_marks_that_never_close_is_read_at_once(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "marks.md"
+    path.write_text(f"# Marks\n\n{mark * (500_000 // len(mark))}x\n\n{mark * 5_000}x\n")
+    begin = time.process_time()
+    list(read_blocks(path))
+    assert time.process_time() - begin < 2.0
+
+
+def test_what_another_thread_commits_is_not_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lookup looks for news just while a file is added."""
+    (tmp_path / "a.md").write_text("The ferry leaves at nine.\n")
+    (tmp_path / "b.md").write_text("The harbour closes at ten.\n")
+    base = KnowledgeBase.open(tmp_path / "index")
+    base.add([tmp_path / "a.md"])
+    other = KnowledgeBase.open(tmp_path / "index")
+    looking, go_on = threading.Event(), threading.Event()
+    load = store.load
+
+    def slowly(folder: Path) -> store.Snapshot:
+        found = load(folder)
+        if threading.current_thread().name == "lookup":
+            looking.set()
+            go_on.wait(5)
+        return found
+
+    monkeypatch.setattr(store, "load", slowly)
+    other.add([tmp_path / "a.md"], verify=True)
+    base._stamp = None
+    lookup = threading.Thread(target=base.refresh, name="lookup")
+    lookup.start()
+    assert looking.wait(5)
+    adding = threading.Thread(target=base.add, args=([tmp_path / "b.md"],))
+    adding.start()
+    adding.join(0.2)
+    go_on.set()
+    lookup.join()
+    adding.join()
+    assert [document.name for document in base.list()] == ["a.md", "b.md"]
 
 
 def test_markdown_headings_items_and_tables(tmp_path: Path) -> None:

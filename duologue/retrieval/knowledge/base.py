@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,6 +127,7 @@ class KnowledgeBase:
         self._clock = clock
         self._stamp: store.Stamp | None = None
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._changing = threading.RLock()
         self._use(snapshot)
 
     # -- opening
@@ -176,15 +178,20 @@ class KnowledgeBase:
         """Take over what another process has committed; returns whether anything changed."""
         if self.folder is None:
             return False
-        stamp = store.stamp(self.folder)
-        if stamp == self._stamp:
-            return False
-        snapshot = store.load(self.folder)
-        self._stamp = stamp
-        if snapshot.generation == self.generation:
-            return False
-        self._use(snapshot)
-        return True
+        if not self._changing.acquire(blocking=False):
+            return False  # what is being committed here is newer than what lies there
+        try:
+            stamp = store.stamp(self.folder)
+            if stamp == self._stamp:
+                return False
+            snapshot = store.load(self.folder)
+            self._stamp = stamp
+            if snapshot.generation == self.generation:
+                return False
+            self._use(snapshot)
+            return True
+        finally:
+            self._changing.release()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Have a function called after each change, in the thread that made or found it; it must
@@ -263,7 +270,7 @@ class KnowledgeBase:
             zip(shares(readings, sure), readings, found, strict=True), key=lambda item: -item[0]
         ):
             if hits and share:
-                place = hits[0].source, hits[0].text
+                place = replace(hits[0].source, score=0.0), hits[0].text
                 so_far, mended = meanings.get(place, (0.0, Mended(reading.text, hits)))
                 meanings[place] = so_far + share, mended
         if not meanings:
@@ -296,7 +303,7 @@ class KnowledgeBase:
         folder = self._writable()
         paths = list(paths)
         report = AddReport()
-        with store.writing(folder):
+        with self._changing, store.writing(folder):
             self.refresh()
             store.sweep(folder, self._snapshot)
             self._check_embedder()
@@ -349,7 +356,7 @@ class KnowledgeBase:
         folder = self._writable()
         wanted = {os.fspath(name) for name in names}
         paths = {str(Path(name).resolve()) for name in wanted}
-        with store.writing(folder):
+        with self._changing, store.writing(folder):
             self.refresh()
             store.sweep(folder, self._snapshot)
             gone = {

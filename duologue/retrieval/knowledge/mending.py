@@ -73,8 +73,13 @@ class Mender:
     """
 
     def __init__(self, segments: Sequence[Segment], knows: Callable[[str], bool]) -> None:
-        names = list(dict.fromkeys(_names(segments)))
-        self._spotter = Spotter(names if len(names) <= MAX_NAMES else ())
+        names: dict[str, None] = {}
+        for name in _names(segments):
+            names[name] = None
+            if len(names) > MAX_NAMES:
+                names.clear()
+                break
+        self._spotter = Spotter(tuple(names))
         self._knows = knows
 
     def readings(self, question: str) -> list[Reading]:
@@ -98,10 +103,19 @@ class Mender:
                 continue  # that was heard right, and has been searched for
             if _asks_with(text, len(before), len(own)):
                 continue  # no name: "the capital of Wakanda" is not about capitals
+            if len(before) + len(after) < len(rest[0]) + len(rest[1]) and not (
+                self._tells([*before, *after])
+            ):
+                continue  # what asked for something has been left out
             found.append(
                 Reading(text, spotted.name, _fit(spotted, known, len(self._spotter.names)))
             )
         return found[:MAX_READINGS]
+
+    def _tells(self, words: Sequence[str]) -> bool:
+        """Whether words ask for something, or name something that the index has."""
+        telling = (w for w in words if not _is_usual(w) and self._knows(term_of(w)))
+        return bool(senses_of(words)) or any(telling)
 
     def _means_something(self, word: str) -> bool:
         return _is_usual(word) or self._knows(term_of(word))

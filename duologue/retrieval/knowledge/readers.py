@@ -34,6 +34,8 @@ from duologue.retrieval.knowledge.passages import Block, PlaceKind
 MAX_FILE_BYTES = 256 << 20
 MAX_DOCUMENT_XML_BYTES = 128 << 20
 MAX_LINE_CHARS = 1 << 20
+MAX_MARKED_CHARS = 20_000
+"""Longer lines are taken as they are, marks and all."""
 MAX_COLUMNS = 64
 MAX_PAGES = 10_000
 MAX_CELL_CHARS = 2_000
@@ -109,7 +111,6 @@ _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
 _UNDERLINE = re.compile(r"^(=+|-+)\s*$")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(.*)$")
 _FENCE = re.compile(r"^\s*(```|~~~)")
-_TABLE_RULE = re.compile(r"^\s*\|?[\s:|-]*-[\s:|-]*\|?\s*$")
 _LABELLED = re.compile(r"^[^\s:][^:]{0,60}:\s+\S")
 
 
@@ -140,7 +141,7 @@ def _text_blocks(lines: Iterable[str], *, markdown: bool) -> Iterator[Block]:
                 if table is None:
                     collector.close()
                     table = cells
-                elif not _TABLE_RULE.match(stripped):
+                elif not _is_table_rule(stripped):
                     collector.emit(
                         row_sentences(table, cells, _subject_column(table, [cells])), number
                     )
@@ -226,11 +227,19 @@ def _under(headings: list[tuple[int, str]], level: int, text: str) -> list[tuple
 
 def plain_markdown(text: str) -> str:
     """A line of Markdown without its marks."""
-    text = re.sub(r"<!--.*?-->|<[^<>]{1,200}>", " ", text)
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"\[([^\]]*)\]\[[^\]]*\]", r"\1", text)
-    text = re.sub(r"(?<!\w)(\*{1,3}|_{1,3}|`+|~~)(\S(?:.*?\S)?)\1(?!\w)", r"\2", text)
+    if len(text) > MAX_MARKED_CHARS:
+        return text
+    # Runs are bounded: a pattern that looks for an end that is not there must not look far.
+    text = re.sub(r"<!--.{0,1000}?-->|<[^<>]{1,200}>", " ", text)
+    text = re.sub(r"!?\[([^\[\]]{0,300})\]\([^()]{0,500}\)", r"\1", text)
+    text = re.sub(r"\[([^\[\]]{0,300})\]\[[^\[\]]{0,300}\]", r"\1", text)
+    text = re.sub(r"(?<!\w)(\*{1,3}|_{1,3}|`{1,3}|~~)(\S(?:.{0,300}?\S)?)\1(?!\w)", r"\2", text)
     return re.sub(r"\\([\\`*_{}\[\]()#+.!-])", r"\1", text).removeprefix("> ")
+
+
+def _is_table_rule(line: str) -> bool:
+    """Whether a line is the one below a table's head."""
+    return "-" in line and not line.strip(" \t:|-")
 
 
 def _table_cells(line: str) -> list[str]:
