@@ -191,7 +191,9 @@ def _without_ours(
     """The same without what the published programs do not know."""
     config = folder.config
     drawn = {name: v for name, v in config.lm_gen_config.items() if name != "pooled_from_text"}
-    config = replace(config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn)
+    config = replace(
+        config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn, heard_from=None
+    )
     folder = replace(folder, config=config)
     if lm.config.heard_dim is None:
         return folder, lm, weights

@@ -233,7 +233,12 @@ def stt(
 
 @app.command()
 def retrieval(
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for results; out/evaluation/retrieval if not given."
+        ),
+    ] = None,
     limit: Limit = None,
     seed: Seed = 1,
     json_output: Json = False,

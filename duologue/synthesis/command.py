@@ -30,8 +30,8 @@ def synthesize(
     kind: Annotated[
         str,
         typer.Option(
-            help="dialogue (two channels), mono (sentences of one voice, phone times) or users "
-            "(the same without wren's voice)."
+            help="dialogue (two channels), mono (sentences of one voice, phone times), users "
+            "(the same without wren's voice) or wren (its own sentences, to read out)."
         ),
     ] = "dialogue",
     workers: Annotated[

@@ -346,6 +346,15 @@ def test_a_conversation_sounds_the_same_from_every_layout(tmp_path: Path) -> Non
         assert torch.equal(talk(quietly(tmp_path / "original", tmp_path / to, to)), expected)
 
 
+def test_our_own_layout_keeps_all_that_belongs_to_a_model(tmp_path: Path) -> None:
+    wren = Path(duologue.__file__).parent / "models" / "wren"
+    there = quietly(wren, tmp_path / "there", "duologue")
+    for part in ("reference", "stt"):
+        files = [path for path in (wren / part).iterdir() if path.is_file()]
+        assert files
+        assert all((there / part / path.name).read_bytes() == path.read_bytes() for path in files)
+
+
 def test_what_only_we_know_stays_here(tmp_path: Path) -> None:
     """wren listens to its recogniser, which hears spectra; the published programs know neither."""
     wren = Path(duologue.__file__).parent / "models" / "wren"

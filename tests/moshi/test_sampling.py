@@ -60,6 +60,19 @@ def test_draws_of_neighbouring_frames_streams_and_seeds_are_independent() -> Non
     assert abs(float(base.var()) - 1.6449) < 0.08
 
 
+def test_no_noise_is_infinite() -> None:
+    """The seed, found by going back through the hash, draws the greatest of all numbers."""
+    noise = gumbel(torch.tensor([1115695785]), torch.tensor([1]), 0, torch.tensor([[37]]))
+    assert 16 < float(noise) < 18
+    barred = torch.full((1, 64), -1.0)
+    barred[0, 37] = -40.0
+    drawn = sample(
+        barred, torch.ones(1), torch.zeros(1, dtype=torch.int64), torch.tensor([1115695785]),
+        torch.tensor([1]), 0, widest=0,
+    )  # fmt: skip
+    assert int(drawn) != 37
+
+
 def test_temperature_zero_takes_the_largest_also_beside_drawing_slots() -> None:
     torch.manual_seed(1)
     logits = torch.randn(4, 50)

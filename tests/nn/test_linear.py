@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from duologue.nn import Linear, LoRALinear, PerStep, QuantizedLinear, add_lora, fuse_lora
 from duologue.nn.linear import QuantizedWeight, quantize_rows, replace_linears
@@ -69,6 +70,12 @@ def test_steps_share_modules_by_the_schedule() -> None:
     for k, index in enumerate((0, 1, 1, 2)):
         torch.testing.assert_close(y[k], steps[index](x[k]))
         assert steps.at(k) is steps[index]
+
+
+def test_rows_of_bytes_do_not_overflow_in_float16() -> None:
+    weight, x = torch.full((2, 256), 0.05), torch.full((1, 256), 3.0)
+    there = QuantizedLinear(quantize_rows(weight))(x.half())
+    torch.testing.assert_close(there.float(), F.linear(x, weight), atol=0.1, rtol=5e-3)
 
 
 def test_replacing_linears_reaches_nested_ones_and_skips_on_none() -> None:

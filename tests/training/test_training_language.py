@@ -387,6 +387,14 @@ def test_in_scripts_a_user_is_heard_piece_by_piece(tokenizer_file: Path) -> None
     assert heard == tokenizer.encode("hello") + tokenizer.encode("there")
     # It is told in the frame before the recogniser writes it, 0.96 s after it was said.
     assert np.flatnonzero(one.vectors[:, 0] > RETRIEVAL)[0] == 12 + 12 - 1
+    sampler.scripts = ScriptConfig(frames=150, lookups=1.0, misheard=0.0)
+    sampler.config = replace(sampler.config, frames=150)
+    for number in range(12):
+        asking = sampler.sequence(number)
+        asked = int((asking.codes[0] == RETRIEVAL).argmax())
+        assert asking.vectors is not None
+        told = asking.vectors[: asked + 1, 0] > RETRIEVAL
+        assert told.sum() >= 2, "what is looked up has been asked for"
 
 
 def test_pieces_are_kept_by_what_was_written_next_and_misheard_by_a_share() -> None:
@@ -540,6 +548,18 @@ def test_phones_are_told_aside() -> None:
     assert hint_loss(logits, torch.tensor([[[0, 1]]])) < 1e-3
     assert hint_loss(logits, torch.tensor([[[1, -1]]])) > 9
     assert hint_loss(logits, torch.tensor([[[-1, -1]]])) == 0
+
+
+def test_the_last_words_are_written_when_the_sound_is_over() -> None:
+    facts = {"kind": "users", "alignments": spoken("the end", 0.9, MAIN), "phones": []}
+    one = Conversation(torch.zeros(3, 20, dtype=torch.int16), facts)
+    config = SequenceConfig(frames=60, text_delay_s=0.96)
+    sampler = TranscriptionSampler([one], config, Letters(), seed=0, frame_rate=12.5)
+    row = sampler.cut(one, 0, np.random.default_rng(0)).codes[0]
+    pieces = [int(token) for token in row if token >= FIRST_PIECE]
+    assert pieces == Letters().encode("the") + Letters().encode("end")
+    assert np.flatnonzero(row >= FIRST_PIECE)[-1] >= 20
+    assert row[-1] == -1, "and then there is nothing to learn"
 
 
 def test_code_embeddings_begin_as_the_latent_turned(codec: Mimi) -> None:
