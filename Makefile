@@ -45,7 +45,7 @@ $(VENV)/.torch: tools/install_torch.sh
 	touch $@
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[plots]'
 	$(BIN)/python -m duologue.runtime
 	touch $@
 

@@ -30,7 +30,9 @@ def serve(
         Text, _flag(_MODEL, "Bundled name, folder or hub id. [wren]", "--model", "-m")
     ] = None,
     device: Annotated[Text, _flag(_MODEL, "`auto`, `cpu`, `cuda`, `cuda:1`. [auto]")] = None,
-    quantization: Annotated[Text, _flag(_MODEL, "`int8`. [the file's own precision]")] = None,
+    quantization: Annotated[
+        Text, _flag(_MODEL, "`int8` or `int4`. [the file's own precision]")
+    ] = None,
     threads: Annotated[Number, _flag(_MODEL, "CPU threads. [as suits the model]")] = None,
     sessions: Annotated[Number, _flag(_MODEL, "Conversations at a time. [4]")] = None,
     voices: Annotated[Path | None, _flag(_MODEL, "Folder of voices to choose from.")] = None,

@@ -40,7 +40,7 @@ def talk(
     ] = DEFAULT_MODEL,
     device: Device = "auto",
     quantization: Annotated[
-        str | None, _flag(_MODEL, "`int8`; the file's own precision if not given.")
+        str | None, _flag(_MODEL, "`int8` or `int4`; the file's own precision if not given.")
     ] = None,
     half: Annotated[bool, _flag(_MODEL, "float16 in place of bfloat16.", "--half")] = False,
     config: Annotated[str | None, _flag(_MODEL, "Configuration in place of the folder's.")] = None,

@@ -34,7 +34,7 @@ def transcribe(
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     quantization: Annotated[
-        str | None, typer.Option(help="`int8`; the file's own precision if not given.")
+        str | None, typer.Option(help="`int8` or `int4`; the file's own precision if not given.")
     ] = None,
     channel: Annotated[
         int | None,

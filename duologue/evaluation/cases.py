@@ -80,7 +80,7 @@ COUNTS: dict[Group, int] = {
     Group.UNKNOWN: 40, Group.PAUSE: 60, Group.BARGE_IN: 60, Group.CHAT: 60, Group.STORY: 20,
     Group.SILENCE: 20, Group.NOISE: 20, Group.GREETING: 20,
 }  # fmt: skip
-"""Cases of a full evaluation: about an hour and a half of conversation."""
+"""Cases of a full evaluation: about two hours of conversation."""
 
 
 @dataclass(frozen=True)
