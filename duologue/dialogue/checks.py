@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from duologue.errors import DuologueError
 
-class ConfigError(ValueError):
+
+class ConfigError(DuologueError, ValueError):
     """A setting is out of its range; the message starts with `Class.field`."""
 
 

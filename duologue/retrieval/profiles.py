@@ -24,7 +24,8 @@ from duologue.urls import checked_url
 logger = logging.getLogger(__name__)
 
 PROFILES_VARIABLE = "MOSHI_RETRIEVAL_LLMS_JSON"
-MAX_PROFILES = 32
+MAX_PROFILES = 8
+"""As many back ends as a conversation can have (`dialogue.hedging.MAX_BACKENDS`)."""
 _TOP_LEVEL_KEYS = frozenset({"profiles", "prompt_style", "reference_prompt"})
 _PROFILE_KEYS = frozenset(
     {"id", "base_url", "model", "api_key", "default", "prompt_style", "reference_prompt"}
@@ -97,7 +98,9 @@ def parse_profiles(written: str, *, fallback_key: str = "") -> LLMProfiles | Non
     if not isinstance(value, list):
         raise ProfileError(f"{PROFILES_VARIABLE} must be a list of profiles or hold one")
     if len(value) > MAX_PROFILES:
-        raise ProfileError(f"more than {MAX_PROFILES} profiles")
+        raise ProfileError(
+            f"{PROFILES_VARIABLE} has {len(value)} profiles; at most {MAX_PROFILES} can be used"
+        )
     default_style = _style(common, "prompt_style") if common is not None else PromptStyle.ORIGINAL
     profiles: list[LLMProfile] = []
     defaults: list[str] = []

@@ -4,6 +4,7 @@
   (`PUBLIC_PATHS`), and neither does the page, which asks for it.
 - A request that a browser sends for a page (it has an `Origin`) must come from this server's own
   page or from an origin that was allowed: browsers let any page open a websocket anywhere.
+- A `Host` that is more than a name and a port is refused: it could be read as part of a path.
 - Without a token, the server answers only to names that a foreign page cannot take on: addresses,
   `localhost`, and those that were allowed. Otherwise a page could point its own name at us and be
   "the same origin" (DNS rebinding).
@@ -76,7 +77,8 @@ class Access:
     def check(self, connection: HTTPConnection) -> None:
         """Raises Refusal: 403 for a foreign name or origin, 401 for a missing or wrong token."""
         self._check_host(connection)
-        path = connection.url.path
+        # As it is routed. The URL's path is not that: it is put together with the client's `Host`.
+        path: str = connection.scope["path"]
         if not path.startswith(PROTECTED_PREFIXES):
             return
         self._check_origin(connection)
@@ -93,10 +95,12 @@ class Access:
             )
 
     def _check_host(self, connection: HTTPConnection) -> None:
+        host = connection.headers.get("host", "")
+        if not _is_plain(host):
+            raise Refusal(403, "host", "the Host header is no name and port")
         if self._digest is not None or "*" in self._hosts:
             return
-        host = connection.headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if _is_plain(host) else ""
+        name = urlsplit(f"//{host}").hostname or ""
         if name in self._hosts or is_loopback(name) or _is_address(name):
             return
         raise Refusal(

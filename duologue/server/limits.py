@@ -43,14 +43,17 @@ class ClientSessions:
         return self._most - self._open[client_of(address)]
 
     @contextmanager
-    def enter(self, address: str) -> Iterator[None]:
+    def enter(self, address: str, *, comes_back: bool = False) -> Iterator[None]:
         """Hold one session of a client.
+
+        Args:
+            comes_back: to a session that it has already; a dead connection may still hold it too.
 
         Raises:
             Refusal: 429, it has as many as it may.
         """
         client = client_of(address)
-        if self._open[client] >= self._most:
+        if not comes_back and self._open[client] >= self._most:
             raise Refusal(
                 429,
                 "sessions_per_client",

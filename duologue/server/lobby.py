@@ -62,8 +62,11 @@ class Lobby:
     voices: Mapping[str, Path]
     visits: dict[str, Visit] = field(default_factory=dict)
     """By session id."""
-    waiting: dict[str, tuple[str, Session]] = field(default_factory=dict)
-    """Sessions that wait for their client, by id, with its address."""
+    waiting: dict[str, Session] = field(default_factory=dict)
+    """Sessions that wait for their client, by id."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """Address of the client that began a session, by id. It counts as that client's until it ends,
+    wherever it is resumed: who comes back needs no room, and who moves gains none."""
 
     def __post_init__(self) -> None:
         self._draining = False
@@ -101,18 +104,23 @@ class Lobby:
                 429 too many sessions of this client, 400 options the model cannot have.
         """
         address = websocket.client.host if websocket.client else "unknown"
-        with self.clients.enter(address):
-            if resume is None:
-                await self._make_room(address)
-            session = await self._open(options, resume)
+        back = None if resume is None else await self._open(options, resume)
+        owner = address if back is None else self.owners.get(back.id, address)
+        with self.clients.enter(owner, comes_back=back is not None):
+            if back is None:
+                await self._make_room(owner)
+            session = back or await self._open(options, None)
             self.waiting.pop(session.id, None)
+            self.owners[session.id] = owner
             mark = session_id.set(session.id)
             try:
                 await self._receive(websocket, session, make_door, resume is not None, max_frames)
             finally:
                 session_id.reset(mark)
-                if not session.ended and session.id not in self.visits:
-                    self.waiting[session.id] = address, session
+                if session.ended:
+                    self.owners.pop(session.id, None)
+                elif session.id not in self.visits:
+                    self.waiting[session.id] = session
 
     async def _receive(
         self,
@@ -161,7 +169,7 @@ class Lobby:
         self._draining = True
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.engine.drain())
-            for _, session in self.waiting.values():
+            for session in self.waiting.values():
                 tasks.create_task(session.close(STOPPING))
 
     def figures(self) -> dict[str, Any]:
@@ -182,17 +190,21 @@ class Lobby:
 
         Otherwise a client that is lost again and again would take all slots.
         """
-        for id, (_, session) in list(self.waiting.items()):
+        for session in list(self.waiting.values()):
             if session.ended:
-                del self.waiting[id]
+                self._forget(session)
         own = [
             session
-            for other, session in self.waiting.values()
-            if client_of(other) == client_of(address)
+            for id, session in self.waiting.items()
+            if client_of(self.owners[id]) == client_of(address)
         ]
         for session in own[: max(0, len(own) - self.clients.room(address))]:
-            self.waiting.pop(session.id, None)
+            self._forget(session)
             await session.close("its client began another one")
+
+    def _forget(self, session: Session) -> None:
+        self.waiting.pop(session.id, None)
+        self.owners.pop(session.id, None)
 
     async def _open(self, options: SessionOptions, resume: str | None) -> Session:
         try:

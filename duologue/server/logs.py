@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         values.update(getattr(record, "fields", {}))
         if record.exc_info:
             values["trace"] = self.formatException(record.exc_info)
-        return json.dumps(values, ensure_ascii=False, default=str)
+        return json.dumps(values, default=str)
 
 
 class TextFormatter(logging.Formatter):
@@ -60,9 +60,8 @@ class TextFormatter(logging.Formatter):
         fields = {**({"session": session} if session else {}), **getattr(record, "fields", {})}
         pairs = "".join(f" {key}={value}" for key, value in fields.items())
         line = f"{moment} {record.levelname.lower()} {record.getMessage()}{pairs}"
-        # One record is one line, whatever a client put into it.
-        line = line.replace("\r", "\\r").replace("\n", "\\n")
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        trace = self.formatException(record.exc_info).split("\n") if record.exc_info else []
+        return "\n".join(_printable(line) for line in (line, *trace))
 
 
 class LogWriter:
@@ -136,6 +135,15 @@ def _target(file: Path | None, on_lost: Any) -> logging.Handler:
         return Target(file, encoding="utf-8", errors="replace")
     except OSError as error:
         raise DuologueError(f"{file}: the log cannot be opened: {error.strerror}") from error
+
+
+def _printable(line: str) -> str:
+    """A record is one line and moves no terminal's cursor, whatever a client put into it."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in line)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _utc(seconds: float) -> str:

@@ -221,7 +221,18 @@ class ConversationCore:
     def _recognised(self, made: SlotFrame) -> Heard:
         if self._words is None or made.heard_text is None:
             return Heard()
-        return self._words.push(made.heard_text, made.inactivity)
+        return self._numbered(self._words.push(made.heard_text, made.inactivity))
+
+    def _numbered(self, heard: Heard) -> Heard:
+        """The same, counted in the conversation's frames: an assembler begins anew at a reset.
+
+        Its last frame is the one that the brain gets next.
+        """
+        assert self._words is not None
+        if heard.transcribed_frame is None:
+            return heard
+        first_frame = self.brain.frame + 2 - self._words.frames
+        return replace(heard, transcribed_frame=heard.transcribed_frame + first_frame)
 
     def _words_ahead(self, tokens: Sequence[int]) -> str:
         """Text of a look ahead."""
@@ -247,7 +258,7 @@ class ConversationCore:
         if assembler is None:
             return heard
         for token in caught_up:
-            later = assembler.push_silence(token)
+            later = self._numbered(assembler.push_silence(token))
             heard = replace(
                 heard,
                 words=heard.words + later.words,

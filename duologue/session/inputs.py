@@ -2,7 +2,8 @@
 
 One side pushes (the event loop), the other takes (the tick thread). Beyond `capacity` waiting
 frames the oldest are dropped, so that what is heard is never far behind; what speech recognition
-had made of a dropped frame goes to the next one.
+had made of a dropped frame goes to the next one. Recognition hears and counts all frames, the
+conversation only those that are taken, so what it says of frames is moved by the dropped ones.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class InputQueue:
         self._orphan: Heard | None = None
         self.listener: Listener | None = None
         self.dropped_frames = 0
+        self._dropped_heard = 0
+        """Dropped frames that the listener has counted."""
         self.closed = False
         self.last_push_s: float | None = None
 
@@ -82,14 +85,24 @@ class InputQueue:
             self._on_frame()
         return skipped + dropped * size
 
+    def listen(self, listener: Listener) -> None:
+        """Have recognition hear all frames from now on, first those that wait already."""
+        with self._lock:
+            self.listener = listener
+            heard = [replace(frame, heard=listener(frame.pcm)) for frame in self._frames]
+            self._frames = deque(heard)
+
     def take(self) -> QueuedFrame:
         """The oldest waiting frame, with what dropped ones before it were recognised as."""
         with self._lock:
             frame = self._frames.popleft()
-            if self._orphan is not None:
-                frame = replace(frame, heard=merge_heard(self._orphan, frame.heard))
-                self._orphan = None
-            return frame
+            heard = merge_heard(self._orphan, frame.heard)
+            self._orphan = None
+            if heard is not None and heard.transcribed_frame is not None:
+                # Not before: frames that this one was heard after may be dropped while it waits.
+                taken = max(-1, heard.transcribed_frame - self._dropped_heard)
+                heard = replace(heard, transcribed_frame=taken)
+            return replace(frame, heard=heard)
 
     def drop_to(self, count: int) -> int:
         """Leave at most `count` frames waiting; returns how many were dropped."""
@@ -116,6 +129,7 @@ class InputQueue:
         while len(self._frames) > count:
             heard = self._frames.popleft().heard
             if heard is not None:
+                self._dropped_heard += 1
                 self._orphan = merge_heard(self._orphan, heard)
             dropped += 1
         self.dropped_frames += dropped

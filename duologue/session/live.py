@@ -2,7 +2,7 @@
 
 The model and all conversations live on one thread (`thread`, `conductor`); this side opens and
 closes them, carries out what they ask of the outside world, and hands their events on. Nothing here
-touches a tensor, and nothing waits for the model.
+touches a tensor, and nothing waits for the model, or not for longer than `thread.STALL_S`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from duologue.session.seat import Seat
 from duologue.session.seating import Seating
 from duologue.session.session import Session
 from duologue.session.snapshot import SessionSnapshot
-from duologue.session.thread import TickThread
+from duologue.session.thread import STALL_S, TickThread
 from duologue.stt.second_hearing import SecondHearing
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOPPING = "the engine is stopping"
+NO_MODEL = "the model does not run"
 NO_ROLE = "the role has no effect: neither this model nor a retrieval back end takes one"
 
 
@@ -158,7 +159,7 @@ class Engine:
             if self.model.lm.config.heard_dim and not bank.frame.tells_model:
                 logger.warning("the model listens to a recogniser that is not here: it hears less")
             self._conductor = Conductor(bank, settings, self._clock)
-            self._thread = TickThread(self._conductor, self._on_news)
+            self._thread = TickThread(self._conductor, self._on_news, self._clock)
             wake = self._thread.wake
             self._seating = Seating(
                 self._conductor, settings, self._clock, wake, self._logs,
@@ -166,7 +167,8 @@ class Engine:
             )  # fmt: skip
             self._thread.start()
             stack.push_async_callback(asyncio.to_thread, self._thread.stop)
-            await self._on_thread(self._conductor.warm_up)
+            # Compiling may take minutes, and nobody is there yet.
+            await asyncio.wrap_future(self._thread.submit(self._conductor.warm_up))
             self._stack = stack.pop_all()
         return self
 
@@ -175,6 +177,8 @@ class Engine:
         async with self._stack:
             self._draining = True
             await self._end_all()
+            for id in list(self._sessions):  # left, where the thread hangs
+                self._forget(id)
             await asyncio.gather(*self._closing)
 
     @property
@@ -188,8 +192,8 @@ class Engine:
         """Whether `open` would succeed now; cheap, any thread."""
         if self._draining:
             return Admission(False, RETRY_AFTER_S, STOPPING)
-        if not self._conductor.healthy:
-            return Admission(False, RETRY_AFTER_S, "the model does not run")
+        if not self._healthy:
+            return Admission(False, RETRY_AFTER_S, NO_MODEL)
         return self._conductor.capacity.admit(len(self._sessions) + self._reserved)
 
     async def open(self, options: SessionOptions | None = None) -> Session:
@@ -263,6 +267,11 @@ class Engine:
         await self._end_all()
 
     @property
+    def _healthy(self) -> bool:
+        """Whether the model runs: its last step did not fail, and none hangs."""
+        return self._conductor.healthy and not self._thread.stalled
+
+    @property
     def _takes_role(self) -> bool:
         known = self._backends.routes and self.settings.retrieval_takes_role
         return self.model.takes_prompts or bool(known)
@@ -283,8 +292,13 @@ class Engine:
 
     async def close(self, seat: Seat, detail: str) -> None:
         """See `Session.close`."""
-        if not seat.ended:
-            await self._on_thread(self._conductor.end, seat, EndReason.CLIENT_CLOSED, detail)
+        if seat.ended:
+            return
+        end = self._conductor.end, seat, EndReason.CLIENT_CLOSED, detail
+        try:
+            await self._on_thread(*end)
+        except EngineFull:
+            self._thread.post(*end)  # should it come back
 
     async def snapshot(self, seat: Seat, resume_token: str) -> bytes:
         """See `Session.snapshot`."""
@@ -300,7 +314,7 @@ class Engine:
             in_use=len(self._sessions) + self._reserved,
             detached=sum(not seat.attached for seat in seats),
             preparing=sum(seat.starting is not None for seat in seats),
-            healthy=conductor.healthy,
+            healthy=self._healthy,
             draining=self._draining,
             frame_times=figures.frame_times.report(),
             lateness=figures.lateness.report(),
@@ -413,7 +427,7 @@ class Engine:
         try:
             if self._remote_stt is not None:
                 outside.hearing = RemoteHearing(await self._remote_stt.open(), first_frame)
-                seat.input.listener = outside.hearing
+                seat.input.listen(outside.hearing)
             await asyncio.wrap_future(seat.ready)
             if seat.ended:
                 raise EngineError("the session ended before it began")
@@ -428,7 +442,16 @@ class Engine:
         seat.early.clear()
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.wrap_future(self._thread.submit(function, *arguments))
+        """Run something on the thread and have its result.
+
+        Raises:
+            EngineFull: the thread hangs; what it has not begun by then is not done any more.
+        """
+        if not self._thread.stalled:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STALL_S):
+                    return await asyncio.wrap_future(self._thread.submit(function, *arguments))
+        raise EngineFull(NO_MODEL, RETRY_AFTER_S)
 
     # What comes from the thread.
 
@@ -479,10 +502,12 @@ class Engine:
             for seat in list(self._conductor.seats.values()):
                 self._conductor.end(seat, EndReason.SERVER_STOPPING)
 
-        await self._on_thread(end_all)
-        while self._sessions:
-            self._gone.clear()
-            await self._gone.wait()
+        with contextlib.suppress(EngineFull, TimeoutError):
+            async with asyncio.timeout(STALL_S):
+                await self._on_thread(end_all)
+                while self._sessions:
+                    self._gone.clear()
+                    await self._gone.wait()
 
 
 def _by_kind(

@@ -2,6 +2,9 @@
 
 Whatever is submitted runs on that thread, in order, so nothing of the model or of a conversation
 needs a lock. The event loop is told of news by one callback at a time, however much there is.
+
+A step that hangs cannot be ended from outside. It is seen (`stalled`), and nobody waits for it
+longer than `STALL_S`; the thread is a daemon, so the process can end without it.
 """
 
 from __future__ import annotations
@@ -19,15 +22,23 @@ from duologue.session.conductor import Conductor
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+STALL_S = 10.0
+"""What the thread does at a time takes milliseconds, at worst a second on a machine with other
+work. Compiling takes longer, but the model is warmed up before anybody is let in. After this long
+every client has lost its patience, and whoever restarts the process may do so."""
 BREATH_S = 0.01
 """Rest after a turn that failed, so that a fault that stays does not spin."""
 
 
 class TickThread:
-    """See the module. `on_news` is called from the thread."""
+    """See the module. `on_news` and `clock` are called from the thread."""
 
-    def __init__(self, conductor: Conductor, on_news: Callable[[], None]) -> None:
-        self._conductor, self._on_news = conductor, on_news
+    def __init__(
+        self, conductor: Conductor, on_news: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self._conductor, self._on_news, self._clock = conductor, on_news, clock
+        self._busy_since_s: float | None = None
+        """When it began what it does now; None while it waits for something to do."""
         self._work: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -36,12 +47,21 @@ class TickThread:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def stalled(self) -> bool:
+        """Whether it has been at one thing for too long; any thread may ask."""
+        since_s = self._busy_since_s
+        return since_s is not None and self._clock() - since_s > STALL_S
+
     def stop(self) -> None:
-        """Finish what was submitted, then end; waits for it."""
+        """Finish what was submitted, then end; waits for it, but not for a step that hangs."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STALL_S)
+        if self._thread.is_alive():
+            logger.error("the model's thread hangs; it is left behind")
+            return
         while self._work:  # handed in while the thread was ending
             self._work.popleft()()
 
@@ -87,12 +107,15 @@ class TickThread:
         while True:
             self._wake.clear()
             while self._work:
+                self._busy_since_s = self._clock()
                 self._work.popleft()()
             self._tell()
             if self._stopping:
                 return
+            self._busy_since_s = self._clock()
             wait_s = self._turn()
             self._tell()
+            self._busy_since_s = None
             if wait_s != 0.0:
                 self._wake.wait(wait_s)
 

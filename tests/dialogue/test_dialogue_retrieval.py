@@ -56,6 +56,7 @@ from duologue.dialogue import (
     Warning,
     WarningCode,
 )
+from duologue.errors import DuologueError
 
 Kind = TypeVar("Kind")
 NO_WAIT = WaitRules(steps=0)
@@ -747,3 +748,5 @@ def test_settings_errors_name_the_field(make: Any, field: str) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value).startswith(field)
+    assert isinstance(error.value, DuologueError), "it can be told"
+    assert isinstance(error.value, ValueError)

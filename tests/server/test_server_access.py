@@ -6,6 +6,7 @@ import base64
 import hmac
 
 import pytest
+from starlette.datastructures import URL
 from starlette.requests import HTTPConnection
 
 from duologue.server import access as access_module
@@ -159,6 +160,24 @@ def test_without_a_token_only_names_nobody_can_take_on(host: str, allowed: bool)
         )
 
 
+@pytest.mark.parametrize(
+    "host", ["a/x?", "a/x", "a?x", "a#x", "a\\x", "a@127.0.0.1", "127.0.0.1:8998/health?", "a b"]
+)
+def test_a_host_that_is_more_than_a_name_is_refused_everywhere(host: str) -> None:
+    for access in (Access(TOKEN), Access(None, hosts=["*"])):
+        for path in ("/", "/health", "/api/chat"):
+            shown = request(path, query=f"token={TOKEN}", host=host)
+            assert refusal(access, shown) == (403, "host")
+
+
+def test_the_path_is_the_one_that_is_routed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the URL's, which is made of what the client says of the host (Starlette 1.0 let it)."""
+    monkeypatch.setattr(HTTPConnection, "url", property(lambda _: URL("http://a/x?/api/chat")))
+    assert refusal(Access(TOKEN), request()) == (401, "token")
+    foreign = request(query=f"token={TOKEN}", origin="https://evil.example")
+    assert refusal(Access(TOKEN), foreign) == (403, "origin")
+
+
 def test_names_can_be_allowed() -> None:
     shown = request(host="duo.example:8998")
     assert refusal(Access(None, hosts=["Duo.Example"]), shown) is None
@@ -204,6 +223,18 @@ def test_clients_hold_so_many_sessions_and_no_more() -> None:
     with clients.enter("10.0.0.1"):
         pass
     assert not clients._open, "nothing is remembered of clients that have left"
+
+
+def test_who_comes_back_needs_no_room_and_makes_none() -> None:
+    clients = ClientSessions(1)
+    with (
+        clients.enter("10.0.0.1"),
+        clients.enter("10.0.0.1", comes_back=True),
+        pytest.raises(Refusal),
+        clients.enter("10.0.0.1"),
+    ):
+        pass
+    assert clients.room("10.0.0.1") == 1
 
 
 def test_what_counts_as_one_client() -> None:

@@ -15,6 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from duologue.dialogue import event_from_dict
 from duologue.engine.model import LoadedModel
+from duologue.retrieval.profiles import MAX_PROFILES, ProfileError
+from duologue.server.protocols.kyutai.query import AudioFormat
 
 TALKATIVE = {"text_temperature": 10, "text_topk": 0, "seed": 7}
 
@@ -219,6 +221,27 @@ def test_back_ends_can_be_chosen(model: LoadedModel) -> None:
         run(talk(server))
 
 
+def test_more_back_ends_than_a_conversation_has_are_refused_at_the_start(
+    model: LoadedModel,
+) -> None:
+    def environment(count: int) -> dict[str, str]:
+        one = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+        profiles = [{**one, "id": f"p{n}", "default": n == 0} for n in range(count)]
+        return {"MOSHI_RETRIEVAL_LLMS_JSON": json.dumps(profiles)}
+
+    async def talk(server: Running) -> None:
+        async with server.call() as caller:
+            await caller.converse(1)
+
+    with serving(model, environment=environment(MAX_PROFILES)) as server:
+        run(talk(server))
+    with (
+        pytest.raises(ProfileError, match=f"9 profiles; at most {MAX_PROFILES} can be used"),
+        serving(model, environment=environment(MAX_PROFILES + 1)),
+    ):
+        pass
+
+
 # Coming back.
 
 
@@ -263,6 +286,36 @@ def test_a_newer_connection_takes_the_session_over(server: Running) -> None:
                 await second.closed()
 
     run(talk())
+
+
+def test_who_comes_back_needs_no_room_and_gains_none(model: LoadedModel) -> None:
+    """A dead connection still holds the only place; a session stays with who began it."""
+
+    async def talk(server: Running) -> None:
+        async with server.call(dialect="events") as first:
+            token = (await first.until(10, type="session"))["resume_token"]
+            await first.converse(2)
+            async with server.call(dialect="events", resume=token) as second:
+                await second.until(10, type="session", resumed=True)
+                assert (await refusal(server.chat()))[:2] == (429, "sessions_per_client")
+                assert await first.closed() == 4001
+                second.socket.transport.abort()
+            while server.lobby.visits:
+                await asyncio.sleep(0.01)
+            url = server.chat(audio="pcmf32", dialect="events", resume=token)
+            async with connect(url, local_addr=("127.0.0.2", 0), proxy=None) as elsewhere:
+                third = Caller(elsewhere, AudioFormat.PCMF32)
+                await third.until(10, type="session", resumed=True)
+                assert (await refusal(server.chat()))[:2] == (429, "sessions_per_client")
+                await third.command(type="end")
+                await third.closed()
+        await asyncio.to_thread(server.wait_until_empty)
+        assert not server.lobby.owners
+        async with server.call():
+            pass
+
+    with serving(model, sessions_per_client=1) as server:
+        run(talk(server))
 
 
 def test_published_clients_are_not_waited_for(server: Running) -> None:

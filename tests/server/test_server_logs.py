@@ -59,6 +59,32 @@ def test_text_lines(tmp_path: Path) -> None:
     assert lines[-1] == "ValueError: inner"
 
 
+ODD = "\x1b]0;x\x07 \x7f \x85 \x9b2J \u2028 \u202e \ud800 é 中"
+
+
+@pytest.mark.parametrize("layout", ["text", "json"])
+def test_what_cannot_be_printed_is_escaped(tmp_path: Path, layout: str) -> None:
+    """Nobody moves a terminal's cursor or breaks a line, in the message, a field, or a trace."""
+    writer = LogWriter("info", layout, tmp_path / "log")  # type: ignore[arg-type]
+    writer.start()
+    logger.info("said %s", ODD, extra={"fields": {"path": ODD}})
+    try:
+        raise ValueError(ODD)
+    except ValueError:
+        logger.exception("failed")
+    writer.stop()
+    written = (tmp_path / "log").read_text(encoding="utf-8")
+    assert all(character.isprintable() or character == "\n" for character in written)
+    lines = written.splitlines()
+    assert lines == written.split("\n")[:-1]
+    if layout == "json":
+        assert [json.loads(lines[0])[name] for name in ("message", "path")] == [f"said {ODD}", ODD]
+        return
+    escaped = r"\x1b]0;x\x07 \x7f \x85 \x9b2J \u2028 \u202e \ud800 é 中"
+    assert lines[0].endswith(f"info said {escaped} path={escaped}")
+    assert lines[-1] == f"ValueError: {escaped}"
+
+
 def test_a_full_disk_loses_lines_and_nothing_else() -> None:
     writer = LogWriter("info", "json", Path("/dev/full"))
     writer.start()

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -30,6 +31,7 @@ from duologue.checkpoints.untrained import create_untrained
 from duologue.engine.model import LoadedModel
 from duologue.server.logs import LogWriter
 from duologue.server.serve import ServeError, bind
+from duologue.session import live, thread
 
 TOKEN = "correct-horse-battery"
 
@@ -151,6 +153,32 @@ def test_logs_hold_neither_words_nor_tokens(model: LoadedModel, log: Path, facts
     assert "session opened" in written
     for secret in (TOKEN, resume, "capital", "peru", "Lima"):
         assert secret not in written
+
+
+def test_a_step_that_hangs_is_told_and_the_server_still_ends(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    async def talk(server: Running) -> None:
+        async with server.call() as caller, httpx.AsyncClient(base_url=server.http) as client:
+            await caller.converse(2)
+            assert (await client.get("/health")).status_code == 200
+            for module in (live, thread):
+                monkeypatch.setattr(module, "STALL_S", 0.2)
+            monkeypatch.setattr(server.lobby.engine._conductor.bank, "step", lambda *_: gate.wait())
+            await caller.say()
+            while (await client.get("/health")).status_code == 200:
+                await asyncio.sleep(0.02)
+            assert (await client.get("/api/availability")).json()["available"] is False
+            server.loop.call_soon_threadsafe(server.server.stop)
+            assert await caller.closed() == 1012
+
+    try:
+        with serving(model, drain_s=0.1) as server:
+            run(talk(server))
+    finally:
+        gate.set()
 
 
 def test_a_full_disk_under_the_log_is_nobodys_concern(model: LoadedModel) -> None:

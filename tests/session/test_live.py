@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ from duologue.engine.api import (
     SessionOptions,
     UnknownSession,
 )
-from duologue.session import Engine, Session
+from duologue.session import Engine, Session, live
+from duologue.session import thread as tick
+from duologue.session.snapshot import SessionSnapshot
 
 AUDIO = frames_of(speech(80))
 
@@ -313,6 +316,28 @@ def test_a_snapshot_goes_on_in_another_engine_to_the_bit() -> None:
     run(test)
 
 
+def test_audio_that_waited_in_a_snapshot_is_recognised() -> None:
+    async def test() -> None:
+        babble = Babble()
+        async with engine() as running, engine(world={"stt": babble}) as other:
+            session = await running.open(SessionOptions(seed=3))
+            await talk(session, Reader(session), AUDIO[:4])
+            saved = SessionSnapshot.from_bytes(await session.snapshot())
+            saved = replace(saved, waiting=np.concatenate([*AUDIO[4:7], AUDIO[7][:100]]))
+            restored = await other.restore(saved.to_bytes())
+            assert babble.streams[0].frames == 3
+            reader = Reader(restored)
+            await reader.until(AudioFrame, 3)
+            assert user_words(reader.events) == [" word0"], "of the new stream"
+            core = restored._seat.core
+            assert core.brain.frame == core.brain._state.listening.transcribed_frame == 6
+            assert restored.push(np.concatenate([AUDIO[7][100:], AUDIO[8]])) == 0
+            await reader.until(AudioFrame, 5)
+            assert core.brain.frame == core.brain._state.listening.transcribed_frame == 8
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     "world",
     [
@@ -386,6 +411,70 @@ def test_stopping_ends_all_sessions() -> None:
         for reader in readers:
             assert (await reader.end()).reason is EndReason.SERVER_STOPPING
         with pytest.raises(EngineError):
+            await running.open()
+
+    run(test)
+
+
+def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, gate = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> Any:
+        hangs.set()
+        gate.wait()
+        raise RuntimeError("lost")
+
+    async def test() -> None:
+        async with engine(drain_s=0.01) as running:
+            session = await running.open()
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:2])
+            monkeypatch.setattr(running._conductor.bank, "step", hang)
+            session.push(AUDIO[2])
+            await asyncio.to_thread(hangs.wait)
+            assert running.stats().healthy, "it has just begun"
+            running._clock.now += tick.STALL_S + 1
+            assert not running.stats().healthy
+            assert not running.can_admit().ok
+            with pytest.raises(EngineFull, match="does not run"):
+                await running.open()
+            with pytest.raises(EngineFull, match="does not run"):
+                await session.snapshot()
+            monkeypatch.setattr(tick, "STALL_S", 0.01)
+            monkeypatch.setattr(live, "STALL_S", 0.01)
+            running._clock.now -= 100  # not known to hang: all waits have an end
+            await session.close()
+            await running.drain()
+        assert not running._sessions
+        reader.task.cancel()
+        gate.set()
+
+    run(test)
+
+
+def test_a_model_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, gate = threading.Event(), threading.Event()
+
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            session = await running.open()
+            reader = Reader(session)
+            plain = running._conductor.bank.step
+
+            def hang(*given: Any) -> Any:
+                hangs.set()
+                gate.wait()
+                return plain(*given)
+
+            monkeypatch.setattr(running._conductor.bank, "step", hang)
+            session.push(AUDIO[0])
+            await asyncio.to_thread(hangs.wait)
+            running._clock.now += tick.STALL_S + 1
+            await session.close()
+            assert not session.ended
+            gate.set()
+            assert (await reader.end()).reason is EndReason.CLIENT_CLOSED
+            assert running.stats().healthy
             await running.open()
 
     run(test)

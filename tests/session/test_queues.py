@@ -57,8 +57,38 @@ def test_what_a_dropped_frame_was_recognised_as_is_not_lost() -> None:
     said = iter(["one", "two", "three"])
     queue.listener = lambda frame: Heard((next(said),), 0.5, 7)
     queue.push(ramp(3 * SIZE), 0.0)
-    assert queue.take().heard == Heard(("one", "two"), 0.5, 7)
-    assert queue.take().heard == Heard(("three",), 0.5, 7)
+    assert queue.take().heard == Heard(("one", "two"), 0.5, 6)
+    assert queue.take().heard == Heard(("three",), 0.5, 6)
+
+
+def test_recognition_is_numbered_by_the_frames_that_are_taken() -> None:
+    """It counts those that are dropped, whenever that is; the conversation does not."""
+    queue, counted = InputQueue(SIZE, 3), iter(range(100))
+    queue.listener = lambda frame: Heard(transcribed_frame=next(counted))
+    taken: list[int | None] = []
+    for frames, leaves in ((2, 2), (5, 2), (3, 3), (50, 3), (1, 0)):
+        queue.push(ramp(frames * SIZE + 1), 0.0)
+        queue.drop_to(leaves)
+        while len(queue):
+            heard = queue.take().heard
+            taken.append(heard and heard.transcribed_frame)
+    assert queue.dropped_frames > 50
+    assert taken == list(range(10))
+
+
+def test_who_begins_to_listen_hears_first_what_waits() -> None:
+    queue, heard = InputQueue(SIZE, 3), []
+
+    def listen(frame: np.ndarray) -> Heard:
+        heard.append(frame)
+        return Heard(transcribed_frame=len(heard) - 1)
+
+    queue.load(ramp(2 * SIZE + 1), 0.0)
+    queue.listen(listen)
+    queue.push(ramp(2 * SIZE, start=2 * SIZE + 1), 0.0)
+    assert np.array_equal(np.concatenate(heard), ramp(4 * SIZE))
+    taken = [queue.take() for _ in range(3)]
+    assert [one.heard and one.heard.transcribed_frame for one in taken] == [0, 1, 2]
 
 
 def test_merging_keeps_the_newer_estimate_and_everything_said() -> None:

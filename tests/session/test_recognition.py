@@ -32,6 +32,7 @@ from duologue.session.eventlog import LogWriter
 from duologue.session.options import conversation, slot_setup
 from duologue.session.replay import replay
 from duologue.session.snapshot import SessionSnapshot
+from duologue.stt.ports import Heard
 
 AUDIO = frames_of(speech(40))
 BOTH = pytest.mark.parametrize("own_codec", [False, True], ids=["shared codes", "own codec"])
@@ -84,6 +85,43 @@ def test_recognition_goes_on_after_a_snapshot_and_is_not_needed_for_a_replay(
     writer.close()
     report = replay(tmp_path / f"{seat.id}.jsonl", model())
     assert (report.frames, report.difference) == (16, "")
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_after_a_reset_recognition_is_as_far_as_before(flushes: bool) -> None:
+    """Its own frames begin again, the conversation's go on; in snapshots, too."""
+
+    def talk(core: ConversationCore, frames: list[Any]) -> list[Heard]:
+        heard = []
+        for frame in frames:
+            if core.needs_start:
+                list(core.prepare())
+            made = advance(core.bank, {core: FrameGiven(frame)})[core]
+            assert not isinstance(made, Exception)
+            heard.append(made.heard)
+        return heard
+
+    def begin() -> ConversationCore:
+        bank = SlotBank(model(), 1, recogniser=recogniser())
+        options = SessionOptions(seed=13, init_speaker="user")
+        brain = conversation(options, ("default",), simulated=True)
+        return ConversationCore(bank, 0, brain, slot_setup(bank.model, options), flushes=flushes)
+
+    def due(heard: list[Heard], first: int) -> list[int]:
+        """Frames by which the words that have come are behind."""
+        return [t - (one.transcribed_frame or 0) for t, one in enumerate(heard, first)]
+
+    fresh, core = begin(), begin()
+    behind = due(talk(fresh, AUDIO[:24]), 0)
+    talk(core, AUDIO[30:37])
+    core.receive(Reset())
+    assert due(talk(core, AUDIO[:12]), 7) == behind[:12]
+    assert core.brain.frame == 18
+    assert min(behind[:12]) < 7, "it is told that words have come"
+    data, tensors = core.save()
+    again = begin()
+    again.load(data, tensors)
+    assert due(talk(again, AUDIO[12:24]), 19) == behind[12:]
 
 
 @pytest.mark.parametrize("flushes", [False, True])

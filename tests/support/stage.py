@@ -124,7 +124,7 @@ class Stage:
             return babble(self.heard[seat] - 1)
 
         if self.bank.recogniser is None:
-            seat.input.listener = listen
+            seat.input.listen(listen)
         self.settle()
         return seat
 
