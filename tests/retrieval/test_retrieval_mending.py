@@ -161,6 +161,21 @@ def test_what_was_heard_right_and_is_not_there_stays_unanswered(
     assert (found.outcome, found.reference) == (Outcome.EMPTY, "")
 
 
+def test_a_name_of_several_words_is_meant_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "museum.md"
+    path.write_text(
+        "# Harbor Museum\n\nThe Harbor Museum was founded in 1889 by Agnes Thornbury.\n"
+    )
+    base = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+
+    def told(question: str) -> str:
+        return base.look_up(RetrievalContext.from_question(question)).reference
+
+    assert told("Who founded the maritime museum?") == ""
+    assert told("Who founded the glurf museum?") == ""
+    assert "Agnes" in told("Who founded the harper museum?")
+
+
 def test_readings_that_find_the_same_are_added_up() -> None:
     book = KnowledgeBase.from_files([documents_at("factbook")])
     question = "What is the currency of Sowdi Arabeea?"

@@ -28,6 +28,8 @@ MAX_NAMES = 4000
 MAX_READINGS = 8
 LEAST_LETTERS = 3
 MAX_HEADING_WORDS = 4
+ALIKE = 0.35
+"""Most distance of what was heard from the rest of a name whose other words were heard right."""
 MAX_SHARE = 0.02
 """A word that more of the passages have than this, or than `USUAL_PASSAGES`, names nothing."""
 USUAL_PASSAGES = 30
@@ -89,14 +91,15 @@ class Mender:
         for spotted in self._spotter.spot(words, 2 * MAX_READINGS):
             meant = words[spotted.first : spotted.last + 1]
             own = spotted.name.lower().split()
-            others = [word for word in meant if word not in own]
-            named = {word for word in others if self._knows(term_of(word))}
-            if named and len(others) < len(meant):
-                continue  # North Korea is not South Korea
-            known = sum(word in named or _is_usual(word) for word in meant)
-            if known == len(meant) and others:
-                continue  # and "stand in" is no scandium
             rest = words[: spotted.first], words[spotted.last + 1 :]
+            if self._is_another(own, meant, [*rest[0][-1:], *rest[1][:1]]):
+                continue
+            known = sum(
+                _is_usual(word) or (word not in own and self._knows(term_of(word)))
+                for word in meant
+            )
+            if known == len(meant) and meant != own:
+                continue  # "stand in" is no scandium
             before, after = ([w for w in part if self._means_something(w)] for part in rest)
             text = " ".join([*before, spotted.name.lower(), *after])
             if text == " ".join(words):
@@ -111,6 +114,19 @@ class Mender:
                 Reading(text, spotted.name, _fit(spotted, known, len(self._spotter.names)))
             )
         return found[:MAX_READINGS]
+
+    def _is_another(self, own: Sequence[str], meant: Sequence[str], beside: Sequence[str]) -> bool:
+        """Whether a name some words of which were heard is another one by the words next to them:
+        North Korea is not South Korea, the maritime museum not the harbour museum.
+        """
+        if set(own).isdisjoint(meant):
+            return False
+        others = [word for word in meant if word not in own]
+        if any(self._knows(term_of(word)) for word in others):
+            return True
+        others += [word for word in beside if not self._means_something(word)]
+        unheard = [word for word in own if word not in meant]
+        return bool(others) and not (unheard and _alike(others, unheard))
 
     def _tells(self, words: Sequence[str]) -> bool:
         """Whether words ask for something, or name something that the index has."""
@@ -140,6 +156,12 @@ def _fit(spotted: Spotted, known: int, names: int) -> float:
         + SAID * (spotted.distance == 0.0)
         + PER_LOG_NAMES * math.log(max(names, FEW_NAMES))
     )
+
+
+def _alike(words: Sequence[str], name: Sequence[str]) -> bool:
+    """Whether words sound like the rest of a name that they share a word with."""
+    found = Spotter([" ".join(name)]).spot(words, 1)
+    return bool(found) and found[0].distance <= ALIKE
 
 
 def _asks_with(text: str, first: int, count: int) -> bool:
