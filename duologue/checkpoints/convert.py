@@ -36,6 +36,7 @@ from duologue.checkpoints.folder import (
 from duologue.checkpoints.inspect import CONFIG_FILE
 from duologue.checkpoints.layout import Layout, Weight, Weights
 from duologue.checkpoints.load import build_lm, read_lm, with_adapter
+from duologue.checkpoints.reference import FOLDER as REFERENCE_FOLDER
 from duologue.checkpoints.save import write_json, write_tensors
 from duologue.checkpoints.tensorfile import open_tensors
 from duologue.checkpoints.transformers_format import (
@@ -50,6 +51,7 @@ from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.nn.linear import QuantizedWeight
 from duologue.stt import front_end_file
+from duologue.stt.load import FOLDER as STT_FOLDER
 
 LAYOUTS = ("kyutai", "duologue", "transformers")
 WEIGHTS_FILE = "model.safetensors"
@@ -176,13 +178,9 @@ def _convert_folder(folder: ModelFolder, target: Path, to: str, progress: Progre
     if front_end.is_file():
         _copy(front_end, target)
     if to == "duologue":
-        for part in _PARTS:
+        for part in (REFERENCE_FOLDER, STT_FOLDER):
             if (folder.path / part).is_dir():
-                shutil.copytree(folder.path / part, target / part)
-
-
-_PARTS = ("reference", "stt")
-"""Folders of a model's own reference encoder and recogniser."""
+                shutil.copytree(folder.path / part, target / part, dirs_exist_ok=True)
 
 
 def _without_ours(

@@ -306,9 +306,16 @@ class Floor:
         state, rules = self.state, self.rules
         if self.ending is Ending.STATEMENT and state.voiced < rules.thanks_frames:
             return False
-        known = state.ahead is not None or state.caught_up
-        told = known and state.hears and state.voiced >= rules.story_frames
-        return not told or asks_at_the_end(state.words + (state.ahead or ""))
+        words = self._all_words
+        return words is None or state.voiced < rules.story_frames or asks_at_the_end(words)
+
+    @property
+    def _all_words(self) -> str | None:
+        """What the user has said, if all of it is known."""
+        state = self.state
+        if state.ahead is None and not (state.hears and state.caught_up):
+            return None
+        return state.words + (state.ahead or "")
 
     def _nudge(self, late: int, step: float, *, asks: bool) -> FloorOrder:
         """Urge the model on when it has been `late` for so many frames."""
@@ -341,8 +348,8 @@ class Floor:
     def ending(self) -> Ending:
         """How what the user has said ends."""
         state, rules = self.state, self.rules
-        if state.ahead is not None or (state.hears and state.caught_up):
-            ending = ending_of(state.words + (state.ahead or ""))
+        if (words := self._all_words) is not None:
+            ending = ending_of(words)
             short = rules.least_frames <= state.stretch <= rules.hesitation_frames
             hesitates = state.gaps and short
             return Ending.UNFINISHED if hesitates and ending is not Ending.NOTHING else ending

@@ -104,9 +104,8 @@ class QuantizedLinear(nn.Module):
         return QuantizedWeight(self.codes, self.scales, self.offsets, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bits == 8 and self.scales.shape[1] == 1 and self.offsets is None:
-            if x.dtype == torch.float16:  # sums of unscaled codes do not fit into it
-                return F.linear(x, self.codes.to(x.dtype) * self.scales.to(x.dtype))
+        rows = self.bits == 8 and self.scales.shape[1] == 1 and self.offsets is None
+        if rows and x.dtype != torch.float16:  # sums of unscaled codes do not fit into that
             return F.linear(x, self.codes.to(x.dtype)) * self.scales[:, 0].to(x.dtype)
         return F.linear(x, self.quantized_weight.dequantize(x.dtype))
 

@@ -17,7 +17,7 @@ from duologue.dialogue import EncodeReference, Reply, StartLookup, frames_within
 from duologue.encoder.ports import RowEncoder
 from duologue.engine.api import FRAME_S
 from duologue.retrieval import Outcome, RetrievalContext, Retrieved
-from duologue.retrieval.protocol import Source
+from duologue.retrieval.protocol import HearAgain, Source
 from duologue.session.lookups import (
     Backends,
     LookupCounters,
@@ -25,7 +25,6 @@ from duologue.session.lookups import (
     look_up,
     retrieval_context,
 )
-from duologue.session.questions import HearAgain
 
 Request = StartLookup | EncodeReference
 GROUND_TRUTH = "Ground truth"

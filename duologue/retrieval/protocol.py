@@ -43,6 +43,8 @@ MAX_ABANDONED = 32
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
+HearAgain = Callable[[], Awaitable[Sequence[str]]]
+"""Asks what else the newest user turn may have been; takes a fraction of a second."""
 
 
 class RetrievalError(DuologueError):
@@ -150,10 +152,7 @@ class RetrievalContext:
     system_prompt: str | None = None
     budget: Budget = field(default_factory=Budget)
     dropped_turns: int = 0
-    hear_again: Callable[[], Awaitable[Sequence[str]]] | None = field(
-        default=None, compare=False, repr=False
-    )
-    """Asks what else the newest user turn may have been; takes a fraction of a second."""
+    hear_again: HearAgain | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         turns = list(self.turns)

@@ -30,6 +30,7 @@ from duologue.retrieval.protocol import (
     Budget,
     Clause,
     EarlierReference,
+    HearAgain,
     Outcome,
     RetrievalContext,
     Retrieved,
@@ -39,7 +40,6 @@ from duologue.retrieval.protocol import (
     stream_attempt,
 )
 from duologue.retrieval.protocol import Source as Citation
-from duologue.session.questions import HearAgain
 
 DEFAULT_BACKEND = "default"
 Clock = Callable[[], float]

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from duologue.retrieval.protocol import HearAgain
 from duologue.stt.second_hearing import SecondHearing
 
 MAX_QUESTIONS = 4
 """Lookups whose question is kept; the oldest is dropped for another."""
 LEAD_FRAMES = 8
 """Before the turn began, as the dialogue brain saw it: recognition is a little behind."""
-
-HearAgain = Callable[[], Awaitable[Sequence[str]]]
-"""What a question may have been, heard again."""
 
 
 class Questions:

@@ -27,9 +27,8 @@ from duologue.dialogue import (
     StartLookup,
 )
 from duologue.encoder.ports import RowEncoder
-from duologue.retrieval.protocol import Budget
+from duologue.retrieval.protocol import Budget, HearAgain
 from duologue.session.lookups import Backends, LookupCounters, encode, look_up, retrieval_context
-from duologue.session.questions import HearAgain
 
 logger = logging.getLogger(__name__)
 

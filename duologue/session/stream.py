@@ -54,12 +54,12 @@ class SessionStream:
         encoder: Callable[[], RowEncoder | None],
         *,
         system_prompt: str | None = None,
-        rehearing: Rehearing | None = None,
+        rehearing: Rehearing,
     ) -> None:
         self._core, self._thread, self._world = core, thread, world
         self._backends, self._open_encoder = backends, encoder
         self._system_prompt = system_prompt
-        self._rehearing = rehearing or Rehearing(None)
+        self._rehearing = rehearing
         self._partial = np.zeros(0, np.float32)
         self._events = OutputQueue(MAX_EVENTS)
         self._news = asyncio.Event()

@@ -24,17 +24,24 @@ def transcribe(
     recogniser: Recogniser,
     recordings: Sequence[Tensor],
     on_frames: Callable[[int], None] | None = None,
+    *,
+    tail_frames: int | None = None,
+    chunk_frames: int = CHUNK_FRAMES,
 ) -> list[Transcription]:
     """Transcribe recordings, float32 [T] each at the codec's rate, all in one batch.
 
     Args:
         on_frames: told how many frames, over all recordings, were done since the last call.
+        tail_frames: silence after each recording; the delay and `TAIL_S` if not given.
+        chunk_frames: frames heard at a time. With one, a front end runs as in live conversations,
+            and needs no program for another length (`duologue.runtime.front_end`).
     """
     if not recordings:
         return []
     size, rate = recogniser.frame_size, recogniser.frame_rate
-    tail = recogniser.delay_frames + math.ceil(TAIL_S * rate)
-    frames = [-(-len(pcm) // size) + tail for pcm in recordings]
+    if tail_frames is None:
+        tail_frames = recogniser.delay_frames + math.ceil(TAIL_S * rate)
+    frames = [-(-len(pcm) // size) + tail_frames for pcm in recordings]
     longest = max(frames)
     heard = torch.stack(
         [torch.nn.functional.pad(pcm, (0, longest * size - len(pcm))) for pcm in recordings]
@@ -43,8 +50,8 @@ def transcribe(
     lengths = torch.tensor(frames, device=recogniser.lm.device)
     assemblers = [recogniser.assembler() for _ in recordings]
     words: list[list[Word]] = [[] for _ in recordings]
-    for start in range(0, longest, CHUNK_FRAMES):
-        chunk = heard[..., start * size : (start + CHUNK_FRAMES) * size].to(lengths.device)
+    for start in range(0, longest, chunk_frames):
+        chunk = heard[..., start * size : (start + chunk_frames) * size].to(lengths.device)
         encoded = recogniser.encode(chunk, state)
         drawn = [
             recogniser.read(encoded[..., k : k + 1], state, lengths > start + k).text
@@ -55,7 +62,7 @@ def transcribe(
             for token in row[: max(0, count - start)]:
                 found.extend(assembler.push(token).completed)
         if on_frames is not None:
-            on_frames(sum(min(max(0, count - start), CHUNK_FRAMES) for count in frames))
+            on_frames(sum(min(max(0, count - start), chunk_frames) for count in frames))
     results = []
     for pcm, assembler, found in zip(recordings, assemblers, words, strict=True):
         found.extend(assembler.finish().completed)

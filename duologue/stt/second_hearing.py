@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from duologue.stt.front_end import MelFrontEnd
+from duologue.stt.offline import transcribe
 from duologue.stt.ports import LocalRecogniser
 from duologue.stt.recogniser import Recogniser
 
@@ -46,29 +47,16 @@ class SecondHearing:
         """So much of a recording is heard."""
         return int(MAX_S * self._recogniser.sample_rate)
 
-    @torch.no_grad()
     def texts(self, pcm: NDArray[np.float32]) -> list[str]:
         """What the last `MAX_S` of a recording [T] at 24 kHz may say, one for each speed."""
-        recogniser, size = self._recogniser, self._recogniser.frame_size
         recorded = pcm[-self.max_samples :]
         if not len(recorded):
             return []
-        played = [_at_speed(recorded, speed) for speed in self._speeds]
-        frames = [-(-len(one) // size) + recogniser.flush_frames for one in played]
-        heard = np.zeros((len(played), 1, max(frames) * size), np.float32)
-        for row, one in zip(heard, played, strict=True):
-            row[0, : len(one)] = one
-        state = recogniser.init_state(len(played))
-        drawn = [
-            recogniser.step(frame, state).text
-            for frame in torch.from_numpy(heard).split(size, dim=-1)
-        ]
-        texts = []
-        for tokens, count in zip(torch.stack(drawn, dim=1).tolist(), frames, strict=True):
-            words = recogniser.assembler()
-            pushed = [words.push(token) for token in tokens[:count]] + [words.finish()]
-            texts.append("".join(word for one in pushed for word in one.words).strip())
-        return texts
+        played = [torch.from_numpy(_at_speed(recorded, speed)) for speed in self._speeds]
+        heard = transcribe(
+            self._recogniser, played, tail_frames=self._recogniser.flush_frames, chunk_frames=1
+        )
+        return [one.text for one in heard]
 
 
 def _at_speed(pcm: NDArray[np.float32], speed: float) -> NDArray[np.float32]:

@@ -14,12 +14,12 @@ from duologue.checkpoints.folder import ModelFolder, read_json
 from duologue.checkpoints.load import load_codec
 from duologue.checkpoints.save import save_codec, write_json
 from duologue.stt import front_end_file
+from duologue.stt.load import FOLDER as STT_FOLDER
 from duologue.stt.load import load_recogniser
 from duologue.training.data import DataError
 from duologue.training.encoded import codec_fingerprint, weights_fingerprint
 from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
 
-STT_FOLDER = "stt"
 _KEPT = frozenset({"README.md"})
 """What belongs to the folder without being made from the parts."""
 _CONFIG, _FLOOR = "config.json", "floor"

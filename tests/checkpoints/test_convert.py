@@ -353,6 +353,7 @@ def test_our_own_layout_keeps_all_that_belongs_to_a_model(tmp_path: Path) -> Non
         files = [path for path in (wren / part).iterdir() if path.is_file()]
         assert files
         assert all((there / part / path.name).read_bytes() == path.read_bytes() for path in files)
+    convert(wren, there, "duologue", force=True)
 
 
 def test_what_only_we_know_stays_here(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from duologue.retrieval.clauses import split_sentences
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.base import Hit
+from duologue.retrieval.knowledge.passages import innermost
 from duologue.retrieval.knowledge.segment import hash_term
 from duologue.retrieval.protocol import Budget
 from duologue.retrieval.speakable import speakable
@@ -66,7 +67,7 @@ def _best_sentences(weights: Weights, hit: Hit, limit: int) -> tuple[list[str], 
         return [sentences[best], sentences[best - 1]], values[best]
     heading = _needed_heading(weights, hit.heading, told[best])
     if heading or len(chosen[0].split()) < MIN_SENTENCE_WORDS:
-        heading = heading or hit.heading.rpartition(" / ")[2]
+        heading = heading or innermost(hit.heading)
         chosen[0] = f"{heading}: {_continued(chosen[0])}" if heading else chosen[0]
     if limit > 1 and len(sentences) > 1:
         others = [i for i in range(len(sentences)) if i != best]

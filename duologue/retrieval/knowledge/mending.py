@@ -7,7 +7,7 @@ for, and the readings compete, with each other and with the possibility that som
 meant, by how well the name fits the sound and how surely the passage answers the reading.
 
 The weights were fitted (multinomial logistic regression) to what wren's recogniser made of 390
-questions with an answer and of 470 without one in the files at hand, in voices and phrasings of the
+questions with an answer and of 630 without one in the files at hand, in voices and phrasings of the
 split "valid"; the latter count for less, being asked more rarely.
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from duologue.retrieval.knowledge.analysis import is_asking, is_generic, term_of, words_of
 from duologue.retrieval.knowledge.naming import EXPLAINED
+from duologue.retrieval.knowledge.passages import innermost
 from duologue.retrieval.knowledge.segment import Segment
 from duologue.retrieval.knowledge.senses import asks, senses_of
 from duologue.retrieval.knowledge.spotting import Spotted, Spotter
@@ -191,6 +192,6 @@ def _names(segments: Sequence[Segment]) -> Iterator[str]:
             if len(word) >= LEAST_LETTERS and not is_generic(term) and not is_asking(term):
                 yield word
         for number in range(len(segment.headings)):
-            heading = segment.headings[number].rpartition(" / ")[2]
+            heading = innermost(segment.headings[number])
             if 1 < len(heading.split()) <= MAX_HEADING_WORDS:
                 yield heading

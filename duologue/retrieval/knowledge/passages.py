@@ -49,6 +49,11 @@ class Passage:
     heading: str = ""
 
 
+def innermost(heading: str) -> str:
+    """The last part of a heading, which has those above it before it: "Prices / Tickets"."""
+    return heading.rpartition(" / ")[2]
+
+
 def passages_of(blocks: Iterable[Block]) -> Iterator[Passage]:
     """Passages in file order; empty blocks give none."""
     for block in blocks:

@@ -19,6 +19,7 @@ from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.confidence import confidence
 from duologue.retrieval.knowledge.mending import Mender
 from duologue.retrieval.knowledge.naming import Naming, is_foreign, naming
+from duologue.retrieval.knowledge.passages import innermost
 from duologue.retrieval.knowledge.segment import IMPACT_SCALE, Array, Segment, hash_term
 from duologue.retrieval.knowledge.slots import NAMED_SHARE, Reader, Slot, sense_rarity
 from duologue.retrieval.knowledge.tuning import Tuning
@@ -163,7 +164,7 @@ class Searcher:
     def _words_in(self, number: int, passage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Terms of a passage's innermost heading, and of its text, in order."""
         segment = self.segments[number]
-        heading = segment.headings[int(segment.passage_heading[passage])].rpartition(" / ")[2]
+        heading = innermost(segment.headings[int(segment.passage_heading[passage])])
         return _terms_of(heading), _terms_of(segment.texts[passage])
 
     # -- from slots to scores
