@@ -57,6 +57,8 @@ LAYOUTS = ("kyutai", "duologue", "transformers")
 WEIGHTS_FILE = "model.safetensors"
 CODEC_FILE, CODEC_CONFIG_FILE = "mimi.safetensors", "codec.json"
 WIDE_DTYPE = torch.bfloat16
+_OUR_DRAWING = ("pooled_from_text", "quoting")
+"""Of `lm_gen_config`: what the published programs do not know."""
 """What integer weights become in a layout that has none."""
 
 Progress = Callable[[str], None]
@@ -188,7 +190,7 @@ def _without_ours(
 ) -> tuple[ModelFolder, MoshiLM, Weights]:
     """The same without what the published programs do not know."""
     config = folder.config
-    drawn = {name: v for name, v in config.lm_gen_config.items() if name != "pooled_from_text"}
+    drawn = {name: v for name, v in config.lm_gen_config.items() if name not in _OUR_DRAWING}
     config = replace(
         config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn, heard_from=None
     )

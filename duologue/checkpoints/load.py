@@ -183,7 +183,8 @@ def _generation_defaults(folder: ModelFolder) -> GenerationDefaults:
     audio = Sampling(
         values.pop("temp", AUDIO_SAMPLING.temperature), values.pop("top_k", AUDIO_SAMPLING.top_k)
     )
-    return GenerationDefaults(text, audio, folder.config.generated_q)
+    quoting = values.pop("quoting", 0.0)
+    return GenerationDefaults(text, audio, folder.config.generated_q, quoting)
 
 
 def _lm_dtype(name: str, dtype: torch.dtype) -> torch.dtype:

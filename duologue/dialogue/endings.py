@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from itertools import pairwise
 
 MAX_CHARACTERS = 400
 """Only so much of a transcript's end is looked at."""
@@ -48,6 +49,13 @@ _ADDRESSES = _set(
     "all hello hey hi listen now okay one please question right so the there well wren yes"
 )
 _LAST_SENTENCES = 2
+_OF_THE_LISTENER = frozenset(
+    [("are", "you"), ("you", "are"), ("you're", "a"), ("your", "name"), ("hear", "me")]
+    + [("ask", "you"), ("it", "going"), ("love", "me")]
+    + [("you", verb) for verb in ("called", "do", "doing", "feel", "help", "like", "love", "speak")]
+)
+_SHORT_WORDS = 8
+"""A question about the listener has no more."""
 
 
 class Ending(Enum):
@@ -84,6 +92,17 @@ def asks_at_the_end(text: str) -> bool:
     """
     sentences = _SENTENCE.findall(text.strip())[-_LAST_SENTENCES:]
     return not sentences or sentences[-1][-1] not in ".?!" or any(map(_asks, sentences))
+
+
+def is_small_talk(text: str) -> bool:
+    """Whether all that is asked is about the listener ("who are you", "can you hear me")."""
+    asking = [one for one in _SENTENCE.findall(text[-MAX_CHARACTERS:]) if _asks(one)]
+    return bool(asking) and all(map(_is_of_the_listener, asking))
+
+
+def _is_of_the_listener(sentence: str) -> bool:
+    words = _WORD.findall(sentence.lower())
+    return len(words) <= _SHORT_WORDS and not _OF_THE_LISTENER.isdisjoint(pairwise(words))
 
 
 def _asks(sentence: str) -> bool:

@@ -30,7 +30,13 @@ from enum import Enum
 from typing import Any, Self
 
 from duologue.dialogue.checks import ConfigError, check_int, check_number
-from duologue.dialogue.endings import MAX_CHARACTERS, Ending, asks_at_the_end, ending_of
+from duologue.dialogue.endings import (
+    MAX_CHARACTERS,
+    Ending,
+    asks_at_the_end,
+    ending_of,
+    is_small_talk,
+)
 from duologue.dialogue.voicing import VoicingRules, VoicingState
 
 MOST_FRAMES = 1_000
@@ -194,10 +200,13 @@ class FloorState:
     words: str = ""
     """Of the utterance."""
     ahead: str | None = None
+    """The same with those that a look ahead found, until they are out or more is said."""
     caught_up: bool = False
     hears: bool = False
     turn_left: int = 0
     """How long the model's turn still goes on."""
+    asked: bool = False
+    """Whether what it answers may be cause for a lookup."""
     yielding: int = 0
     """How long it has been silenced, 0 if it is not."""
 
@@ -253,13 +262,14 @@ class Floor:
         if sight.words and state.begun + 2 >= sight.words_late:
             state.words = (state.words + sight.words)[-MAX_CHARACTERS:]
         if sight.ahead is not None and not state.voicing.sounds:
-            state.ahead = sight.ahead[-MAX_CHARACTERS:]
+            state.ahead = (state.words + sight.ahead)[-MAX_CHARACTERS:]
         went_on = state.turn_left > 0
         state.turn_left = max(state.turn_left - 1, 0)
         if state.yielding:
             return
         if sight.speaks:
             if not went_on:
+                state.asked = bool(state.voiced) and self._is_asked()
                 self._forget_utterance()
             state.begins = False
             state.turn_left = max(state.turn_left, rules.turn_frames)
@@ -284,7 +294,8 @@ class Floor:
         if state.turn_left:
             # Who is silent, waiting for what is looked up, does not begin while somebody speaks.
             waits = not voicing.model_sounds and voicing.goes_on
-            return HOLD if waits else FREE
+            # Who says "let me see" to thanks looks nothing up for it.
+            return HOLD if waits else FloorOrder(asks=state.asked)
         looks_ahead = bool(state.voiced) and voicing.silent == rules.pause_frames
         wait = self._wait()
         settled = voicing.silent > rules.pause_frames
@@ -307,15 +318,17 @@ class Floor:
         if self.ending is Ending.STATEMENT and state.voiced < rules.thanks_frames:
             return False
         words = self._all_words
-        return words is None or state.voiced < rules.story_frames or asks_at_the_end(words)
+        if words is None:
+            return True
+        if is_small_talk(words):
+            return False
+        return state.voiced < rules.story_frames or asks_at_the_end(words)
 
     @property
     def _all_words(self) -> str | None:
         """What the user has said, if all of it is known."""
         state = self.state
-        if state.ahead is None and not (state.hears and state.caught_up):
-            return None
-        return state.words + (state.ahead or "")
+        return state.words if state.hears and state.caught_up else state.ahead
 
     def _nudge(self, late: int, step: float, *, asks: bool) -> FloorOrder:
         """Urge the model on when it has been `late` for so many frames."""

@@ -155,6 +155,9 @@ class Steer:
     """Taken off padding's logit: the more, the sooner it says something."""
     asks: bool = True
     """Whether it may ask for a lookup."""
+    favoured: int | None = None
+    """The piece that is favoured if it says something, where the model draws its text in two stages
+    (`Sampling.pooled_from`) and has `GenerationDefaults.quoting`."""
 
 
 @dataclass(frozen=True)

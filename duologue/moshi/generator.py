@@ -131,6 +131,7 @@ class FrameRunner(Protocol):
         audio: Tensor | None,
         urge: Tensor | None,
         barred: Tensor | None,
+        favoured: Tensor | None,
     ) -> StepOutput: ...
 
     @property
@@ -342,6 +343,7 @@ class Generator:
         audio: Tensor | None = None,
         urge: Tensor | None = None,
         barred: Tensor | None = None,
+        favoured: Tensor | None = None,
         hooks: StepHooks | None = None,
     ) -> StepOutput:
         """Advance the active slots by one frame.
@@ -356,12 +358,14 @@ class Generator:
                 padding before text is drawn. `text_logits` stay as the model has them; 0 changes
                 no bit.
             barred: bool [B], slots that draw no retrieval token.
+            favoured: int64 [B], text pieces that are favoured where text is drawn pooled, as far
+                as the model's `GenerationDefaults.quoting` says; 0 for none.
         """
         if active is not None and active.shape != (self.batch_size,):
             raise ValueError(f"active must be [{self.batch_size}], got {tuple(active.shape)}")
         self._check_given(user_codes)
         if self.runner is not None and hooks is None:
-            return self.runner.step(self, user_codes, active, text, audio, urge, barred)
+            return self.runner.step(self, user_codes, active, text, audio, urge, barred, favoured)
         state = self.state
         self._write_given(user_codes, active)
         column = self._input_column(active)
@@ -369,7 +373,9 @@ class Generator:
         if hooks and hooks.on_text_logits:
             text_logits = hooks.on_text_logits(text_logits)
         forced = state.forced[..., 0]
-        drawn = _use_forced(self._draw_text(text_logits, urge, barred), forced[:, 0], text)
+        drawn = _use_forced(
+            self._draw_text(text_logits, urge, barred, favoured), forced[:, 0], text
+        )
         if hooks and hooks.on_text:
             drawn = hooks.on_text(drawn)
         codes, audio_logits = self._depth(z, drawn, forced[:, 1:], audio)
@@ -559,7 +565,13 @@ class Generator:
         reference.position.add_(pending)
         return torch.where(pending[:, None], row, torch.zeros_like(row))
 
-    def _draw_text(self, logits: Tensor, urge: Tensor | None, barred: Tensor | None) -> Tensor:
+    def _draw_text(
+        self,
+        logits: Tensor,
+        urge: Tensor | None,
+        barred: Tensor | None,
+        favoured: Tensor | None,
+    ) -> Tensor:
         state = self.state
         how = state.text_sampling
         if urge is not None:
@@ -569,7 +581,7 @@ class Generator:
             logits = logits.float().clone()
             logits[:, asks].masked_fill_(barred, float("-inf"))
         if self._pools_text:
-            logits = pooled(logits, how.pooled_from)
+            logits = pooled(logits, how.pooled_from, favoured, self.lm.defaults.quoting)
         return sample(
             logits, how.temperature, how.top_k, state.seed, state.offset, 0,
             widest=self._widest_text,

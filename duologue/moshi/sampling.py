@@ -40,6 +40,7 @@ AUDIO_SAMPLING = Sampling(0.8, 250)
 TEXT_SAMPLING = Sampling(0.7, 25)
 """Published defaults for text."""
 GREEDY = Sampling(0.0, 0)
+MAX_QUOTING = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class GenerationDefaults:
     audio: Sampling = AUDIO_SAMPLING
     generated_q: int | None = None
     """Codebooks to generate, when that is fewer than the model can."""
+    quoting: float = 0.0
+    """Of what is said (`Sampling.pooled_from`), the piece that goes on with a looked-up text is
+    chosen as if it were e^quoting times as likely. At most `MAX_QUOTING`; 0 changes no bit."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.quoting <= MAX_QUOTING:
+            raise ValueError(f"quoting: {self.quoting} is not a number from 0 to {MAX_QUOTING}")
 
 
 def sample(
@@ -90,16 +98,21 @@ def sample(
     return tokens.gather(-1, scores.argmax(dim=-1, keepdim=True))[:, 0]
 
 
-def pooled(logits: Tensor, first: Tensor) -> Tensor:
+def pooled(
+    logits: Tensor, first: Tensor, favoured: Tensor | None = None, by: float = 0.0
+) -> Tensor:
     """Logits [B, card] with the tokens from `first` int64 [B] on as one (see `Sampling`).
 
-    Slots whose `first` is 0, or past the last token, keep theirs.
+    Slots whose `first` is 0, or past the last token, keep theirs. Which of the tokens it is that
+    stands for all is chosen as if the logit of `favoured` int64 [B] were greater by `by`.
     """
     logits = logits.float()
     token = torch.arange(logits.shape[-1], device=logits.device)
     inside = (token >= first[:, None]) & (first > 0)[:, None]
     members = torch.where(inside, logits, float("-inf"))
     together = torch.logsumexp(members, dim=-1, keepdim=True)
+    if favoured is not None and by:
+        members = torch.where(token == favoured[:, None], members + by, members)
     best = (token == members.argmax(dim=-1, keepdim=True)) & inside
     return torch.where(best, together, torch.where(inside, float("-inf"), logits))
 

@@ -94,6 +94,7 @@ class FastFrames:
         audio: Tensor | None,
         urge: Tensor | None,
         barred: Tensor | None,
+        favoured: Tensor | None,
     ) -> StepOutput:
         """As `Generator.step`, without hooks; arguments have been checked."""
         model, state, slots = self._tables.model, generator.state, generator.batch_size
@@ -108,6 +109,8 @@ class FastFrames:
             _integers(audio, (slots, model.generated), UNGENERATED),
             np.zeros(slots, np.float32) if urge is None else np.ascontiguousarray(urge.numpy()),
             np.zeros(slots, np.bool_) if barred is None else np.ascontiguousarray(barred.numpy()),
+            _integers(favoured, (slots,), 0),
+            np.float32(generator.lm.defaults.quoting),
         )
         out = _make_result(model, slots, keep_audio_logits=self._keep_audio_logits)
         if len(running):

@@ -114,6 +114,10 @@ class Given(NamedTuple):
     """float32 [B]: taken off the logit of text padding."""
     barred: np.ndarray
     """bool [B]: nothing is asked for."""
+    favoured: np.ndarray
+    """int64 [B]: text pieces that are favoured; 0 for none."""
+    quoting: np.float32
+    """By how much."""
 
 
 class Result(NamedTuple):
@@ -295,7 +299,8 @@ def _text(model, streams, given, result, work, rank, size):  # type: ignore[no-u
         own[model.padding] = padding - given.urge[slot]
         if barred:
             own[asks] = np.float32(-np.inf)
-        pool(own, streams.text_pooled_from[slot], logits)
+        first = streams.text_pooled_from[slot]
+        pool(own, first, given.favoured[slot], given.quoting, logits)
         own[model.padding] = padding
         if barred:
             own[asks] = asking

@@ -65,17 +65,18 @@ def draw(logits, temperature, top_k, seed, frame, stream, room):  # type: ignore
 
 
 @kernel
-def pool(logits, first, out):  # type: ignore[no-untyped-def]
+def pool(logits, first, favoured, by, out):  # type: ignore[no-untyped-def]
     """`sampling.pooled` for one slot: logits [card] into `out` [>= card]."""
     card = logits.shape[0]
     for i in range(card):
         out[i] = logits[i]
     if first <= 0 or first >= card:
         return
-    token = first
-    for i in range(first + 1, card):
-        if logits[i] > logits[token]:
-            token = i
+    token, most = first, np.float32(-np.inf)
+    for i in range(first, card):
+        weight = logits[i] + by if i == favoured else logits[i]
+        if weight > most:
+            token, most = i, weight
     total = np.float32(0)
     for i in range(first, card):
         total += np.float32(math.exp(logits[i] - logits[token]))

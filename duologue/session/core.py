@@ -24,6 +24,7 @@ from duologue.dialogue import (
     Control,
     Conversation,
     ConversationReset,
+    EncodeReference,
     FloorOrder,
     FrameInput,
     InjectionKind,
@@ -31,6 +32,7 @@ from duologue.dialogue import (
     ModelFrame,
     Move,
     Output,
+    Quotation,
     ReferenceEncoded,
     Reply,
     Report,
@@ -111,6 +113,9 @@ class ConversationCore:
         self.needs_start = True
         self._text = TextReader(bank.model)
         self._parts: dict[tuple[int, int], Tensor] = {}
+        self._quotation, self._quotes = Quotation(), bank.model.lm.defaults.quoting > 0
+        self._texts: dict[tuple[int, int], str] = {}
+        """Of the parts that are encoded, where they are quoted."""
         self._words = bank.recogniser.assembler() if bank.recogniser else None
 
     def prepare(self) -> Iterator[None]:
@@ -128,6 +133,11 @@ class ConversationCore:
         if self.brain.config.floor is None:
             return None
         return self.brain.order(given.level_db)
+
+    def steer(self, order: FloorOrder | None) -> Steer:
+        """What the slot is made to do in the frame that is to be made."""
+        move = Steer() if order is None else _STEERS[order.move](order)
+        return replace(move, favoured=self._quotation.following)
 
     def looks_ahead(self, order: FloorOrder | None, given: FrameGiven) -> bool:
         """Whether recognition is asked what has been said, without catching up."""
@@ -158,6 +168,8 @@ class ConversationCore:
         if not made.sane:
             raise SlotFault("the model's numbers are not finite")
         self.questions.hear(given.pcm)
+        spoken = self._text.is_spoken(made.sampled_text)
+        self._quotation.hear(made.sampled_text if spoken else None)
         triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
         if ahead is not None:
@@ -173,7 +185,7 @@ class ConversationCore:
                 user=self._user_frame(heard, given),
                 model=self._model_frame(made),
                 sampled_trigger=triggered,
-                sampled_speech=self._text.is_spoken(made.sampled_text),
+                sampled_speech=spoken,
                 controls=tuple(controls),
             )
         )
@@ -195,6 +207,8 @@ class ConversationCore:
             "brain": self.brain.snapshot(),
             "text": self._text.save(),
             "words": self._words.save() if self._words else None,
+            "quotation": self._quotation.save(),
+            "texts": [[*key, text] for key, text in self._texts.items()],
         }
         tensors = {f"slot.{path}": part for path, part in self.bank.pack(self.slot).items()}
         for (sequence, part), rows in self._parts.items():
@@ -205,6 +219,8 @@ class ConversationCore:
         """Continue from `save`, in this or any other slot of the same model; takes no `prepare`."""
         self.brain = Conversation.restore(data["brain"])
         self._text.load(data["text"])
+        self._quotation.load(data["quotation"])
+        self._texts = {(sequence, part): text for sequence, part, text in data["texts"]}
         if self._words is not None and data["words"] is not None:
             self._words.load(data["words"])
         packed = {}
@@ -289,6 +305,10 @@ class ConversationCore:
                     self._restart()
                 case TurnStarted(role=Role.USER):
                     self.questions.begin_turn(self.brain.frame - output.frame)
+                case EncodeReference() if self._quotes:
+                    self._texts[output.sequence, output.part] = output.text
+                    while len(self._texts) > MAX_WAITING_PARTS:
+                        del self._texts[next(iter(self._texts))]
                 case StartLookup():
                     self.questions.begin_lookup(output.lookup)
             rest.append(output)
@@ -300,16 +320,24 @@ class ConversationCore:
             return
         rows = torch.zeros(command.rows, bank.dim)
         if command.kind is InjectionKind.REFERENCE:
-            rows = self._parts.pop((command.sequence, command.part))[: command.rows]
-        elif command.kind is InjectionKind.LEARNT_PADDING and bank.absent_reference is not None:
+            key = command.sequence, command.part
+            rows = self._parts.pop(key)[: command.rows]
+            text = self._texts.pop(key, "")
+            self._quotation.offer(self._text.pieces(text), append=command.append)
+        elif not command.append:
+            self._quotation.forget()
+        if command.kind is InjectionKind.LEARNT_PADDING and bank.absent_reference is not None:
             rows = bank.absent_reference
         bank.set_reference(self.slot, rows, append=command.append)
-        for key in [key for key in self._parts if key[0] < command.sequence]:
-            del self._parts[key]
+        for waiting in (self._parts, self._texts):
+            for key in [key for key in waiting if key[0] < command.sequence]:
+                del waiting[key]  # type: ignore[attr-defined]
 
     def _restart(self) -> None:
         self.needs_start = True
         self._parts.clear()
+        self._texts.clear()
+        self._quotation.forget()
         self._text.reset()
         self.questions.forget()
         if self.bank.recogniser is not None:
@@ -333,7 +361,7 @@ def advance(
                 results[core] = error
     given = {core: frame for core, frame in given.items() if core not in results}
     orders = {core: core.order(frame) for core, frame in given.items()}
-    steers = {core.slot: _STEERS[o.move](o) for core, o in orders.items() if o is not None}
+    steers = {core.slot: core.steer(order) for core, order in orders.items()}
     made = bank.step({core.slot: frame.pcm for core, frame in given.items()}, steers)
     ahead = _words_of(
         bank.look_ahead, [c.slot for c, f in given.items() if c.looks_ahead(orders[c], f)]
@@ -352,7 +380,7 @@ def advance(
 
 
 _STEERS: dict[Move, Callable[[FloorOrder], Steer]] = {
-    Move.FREE: lambda order: Steer(),
+    Move.FREE: lambda order: Steer(asks=order.asks),
     Move.HOLD: lambda order: Steer(held=True),
     Move.YIELD: lambda order: Steer(muted=True),
     Move.NUDGE: lambda order: Steer(urge=order.urge, asks=order.asks),

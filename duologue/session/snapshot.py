@@ -22,7 +22,7 @@ from duologue.dialogue.records import RecordError
 from duologue.engine.api import SessionOptions, SnapshotError
 from duologue.session.options import options_from_data, options_to_data
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 _KEY = "duologue_session"
 
 

@@ -29,6 +29,12 @@ class TextReader:
         """Whether this token is text; a frame of a model whose delays still fill has none."""
         return token >= 0 and token not in self._silent and not self.is_trigger(token)
 
+    def pieces(self, text: str) -> list[int]:
+        """A text as the model would say it: word by word."""
+        if self._tokenizer is None:
+            return []
+        return [piece for word in text.split() for piece in self._tokenizer.encode(word)]
+
     def push(self, token: int) -> str | None:
         """Text that this token completes, None for silence and for unfinished characters."""
         if not self.is_spoken(token) or self._stream is None:

@@ -116,7 +116,8 @@ class DuplexTrainingConfig(LanguageTrainingConfig):
     """Share of sequences in which the model is not told what a recogniser makes of the user."""
     generation: dict[str, float] = field(default_factory=dict)
     """How the finished model draws unless told otherwise, in the published keys: `temp_text`,
-    `top_k_text`, `temp`, `top_k`; and `pooled_from_text` (see `Sampling.pooled_from`)."""
+    `top_k_text`, `temp`, `top_k`; and `pooled_from_text` (see `Sampling.pooled_from`) and `quoting`
+    (see `GenerationDefaults.quoting`)."""
     floor: dict[str, Any] | None = None
     """The finished model's floor policy (`duologue.dialogue.FloorRules`); none if not given."""
     samples: int = 2

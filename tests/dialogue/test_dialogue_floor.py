@@ -32,7 +32,7 @@ from duologue.dialogue import (
     ending_of,
 )
 from duologue.dialogue.checks import ConfigError
-from duologue.dialogue.endings import asks_at_the_end
+from duologue.dialogue.endings import asks_at_the_end, is_small_talk
 from duologue.dialogue.floor import Floor, FloorSight
 
 RULES = FloorRules()
@@ -173,6 +173,35 @@ def test_who_is_spoken_to_and_says_nothing_is_urged_to_answer(
     assert urged == list(range(frames + 1, frames + 1 + RULES.urge_frames))
     answers = [order for order in orders if order.move in MAY_SPEAK]
     assert {order.asks for order in answers} == {asks}, "thanks and stories need no lookup"
+
+
+def in_its_turn(heard: str, voiced: int) -> set[bool]:
+    """Whether a model that answers may ask, in the frames of its own turn."""
+    talk = asked(heard, voiced)
+    waited(talk)
+    talk.model(2)
+    return {talk.frame(ROOM).asks for _ in range(RULES.turn_frames)}
+
+
+def test_what_may_be_looked_up_holds_while_it_answers() -> None:
+    assert in_its_turn(" What is the capital of France?", 25) == {True}
+    assert in_its_turn(" Thank you very much.", 12) == {False}
+    assert in_its_turn(" Hi, who are you?", 25) == {False}
+
+
+def test_words_that_come_out_are_not_counted_twice() -> None:
+    talk = Talk(ahead=" is all.")
+    talk.silence(5)
+    talk.user(89)
+    talk.frame(VOICE, FloorSight(words=" I was late. And that", hears=True))
+    talk.silence(RULES.pause_frames + 1)
+    assert talk.looked == 1
+    assert talk.floor.ending is Ending.STATEMENT, "as far ahead as it was asked to look"
+    out = FloorSight(words=" is all.", caught_up=True, hears=True)
+    talk.frame(ROOM, out)
+    assert talk.floor.ending is Ending.STATEMENT, "and not: is all."
+    caught_up = FloorSight(caught_up=True, hears=True)
+    assert {talk.frame(ROOM, caught_up).asks for _ in range(60)} >= {False}
 
 
 def with_a_gap(heard: str, first: int, last: int) -> Talk:
@@ -523,6 +552,28 @@ def test_who_asks_asks_in_the_end(text: str, asks: bool) -> None:
     assert asks_at_the_end(text) is asks
 
 
+@pytest.mark.parametrize(
+    ("text", "about_the_listener"),
+    [
+        ("Hi, can you hear me?", True),
+        ("You are clever. What can you do? Are you a robot?", True),
+        ("Thanks. How is it going?", True),
+        ("Are you there? What is the capital of France?", False),
+        ("Can you tell me the capital of France?", False),
+        ("Do you know how many people live in Chad?", False),
+        ("How do you write iron in chemistry?", False),
+        ("When I ask what you do in Paris, is that called a hobby in French?", False),
+        ("I am tired.", False),
+        ("", False),
+    ],
+)
+def test_what_is_asked_about_the_listener_is_small_talk(
+    text: str, about_the_listener: bool
+) -> None:
+    assert is_small_talk(text) is about_the_listener
+
+
 @given(st.text(max_size=2_000))
 def test_any_text_ends_somehow(text: str) -> None:
     assert ending_of(text) in Ending
+    assert is_small_talk(text) in (True, False)

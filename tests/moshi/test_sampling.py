@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duologue.moshi.sampling import Sampling, gumbel, pooled, sample
+from duologue.moshi.sampling import GenerationDefaults, Sampling, gumbel, pooled, sample
 
 DRAWS = 20_000
 
@@ -132,6 +132,26 @@ def test_pooling_is_each_slots_own() -> None:
     assert torch.equal(pool[3], logits[3]), "past the last token"
     assert torch.equal(pool[1], pooled(logits[1:2], torch.tensor([4]))[0])
     assert torch.isfinite(pool[1]).sum() == 5
+
+
+def test_a_favoured_piece_is_said_no_sooner_but_rather_than_others() -> None:
+    logits, first = torch.randn(5, 12), torch.tensor([4, 4, 4, 0, 4])
+    logits[:, 7], logits[:, 8] = 4.0, 6.0
+    favoured = torch.tensor([7, 0, 2, 7, 7])
+    plain = pooled(logits, first)
+    for by, chosen in ((1.0, 8), (3.0, 7)):
+        bent = pooled(logits, first, favoured, by)
+        assert torch.equal(bent[1:4], plain[1:4]), "favours nothing, no word, or is not pooled"
+        assert bent[0, 4:].argmax() == chosen - 4
+        assert torch.equal(bent[0, 4:].max(), plain[0, 4:].max()), "what all are likely"
+        assert torch.equal(bent[0, :4], plain[0, :4])
+    assert torch.equal(pooled(logits, first, favoured, 0.0), plain)
+
+
+@pytest.mark.parametrize("quoting", [-0.1, 20.5, float("nan")])
+def test_how_much_is_favoured_is_bounded(quoting: float) -> None:
+    with pytest.raises(ValueError, match="quoting"):
+        GenerationDefaults(quoting=quoting)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_bytes_that_are_no_snapshot_are_refused_by_name() -> None:
         with pytest.raises(SnapshotError):
             SessionSnapshot.from_bytes(wrong)
     with pytest.raises(SnapshotError, match="version 9"):
-        SessionSnapshot.from_bytes(blob.replace(b'{\\"version\\": 1, ', b'{\\"version\\": 9, ', 1))
+        SessionSnapshot.from_bytes(blob.replace(b'{\\"version\\": 2, ', b'{\\"version\\": 9, ', 1))
 
 
 def test_a_snapshot_of_another_model_is_refused_and_costs_no_slot() -> None:

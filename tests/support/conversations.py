@@ -20,7 +20,8 @@ from duologue.conditioning import ConditionProvider, FuserConfig
 from duologue.engine import LoadedModel
 from duologue.mimi import Mimi, MimiConfig
 from duologue.mimi.config import MimiTransformerConfig, QuantizerConfig, SEANetConfig
-from duologue.moshi import LMConfig, MoshiLM
+from duologue.moshi import LMConfig, MoshiLM, Sampling
+from duologue.moshi.sampling import GenerationDefaults
 from duologue.retrieval import Outcome, RetrievalContext, Retrieved
 from duologue.retrieval.protocol import Source
 from duologue.stt.ports import Heard
@@ -130,6 +131,15 @@ def listening_model() -> LoadedModel:
     torch.manual_seed(2)
     torch.nn.init.normal_(lm.hearing.weight)
     return replace(plain, lm=lm.eval().requires_grad_(False))
+
+
+@lru_cache
+def quoting_model() -> LoadedModel:
+    """`model()`, which reads out what was looked up once it has said a piece of it."""
+    plain = model()
+    lm = copy.copy(plain.lm)
+    lm.defaults = GenerationDefaults(text=Sampling(1.5, 0, pooled_from=5), quoting=20.0)
+    return replace(plain, lm=lm)
 
 
 def _make_codes_telling(codec: Mimi) -> None:
