@@ -66,7 +66,7 @@ from duologue.dialogue.ports import (
     input_from_dict,
     output_from_dict,
 )
-from duologue.dialogue.quoting import Quotation
+from duologue.dialogue.quoting import Piece, Quotation
 from duologue.dialogue.records import RecordError
 from duologue.dialogue.retrieval import Phase, RetrievalRules, TriggerSource
 from duologue.dialogue.session import Conversation, ConversationConfig, LatencyMode, replay
@@ -121,6 +121,7 @@ __all__ = [
     "Outcome",
     "Output",
     "Phase",
+    "Piece",
     "Quotation",
     "RecordError",
     "ReferenceEncoded",

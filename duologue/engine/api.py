@@ -155,9 +155,11 @@ class Steer:
     """Taken off padding's logit: the more, the sooner it says something."""
     asks: bool = True
     """Whether it may ask for a lookup."""
-    favoured: int | None = None
-    """The piece that is favoured if it says something, where the model draws its text in two stages
-    (`Sampling.pooled_from`) and has `GenerationDefaults.quoting`."""
+    favoured: int = 0
+    """The piece that is favoured if it says something, where text is drawn in two stages
+    (`Sampling.pooled_from`),"""
+    favour: float = 0.0
+    """and how much: it is chosen as if its logit were so much greater."""
 
 
 @dataclass(frozen=True)

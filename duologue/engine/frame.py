@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from duologue.moshi.generator import StepHooks
     from duologue.stt.ports import LocalRecogniser
 
-CONTROLS = 6
+CONTROLS = 7
 """Numbers of each slot behind the samples in what `advance` takes: whether it is present, held,
-muted and barred from lookups, its urge and the piece that it favours."""
+muted and barred from lookups, its urge, the piece that it favours and how much."""
 COLUMNS = 6
 """Numbers behind the samples in a row of what `advance` gives: ready, text, sampled text, sane,
 recognised text and inactivity."""
@@ -108,15 +108,15 @@ class BankFrame:
         Args:
             inputs: float32 [slots * frame_size + CONTROLS * slots]: samples slot by slot, then for
                 each slot 1 if it has a frame and 0 if it stands still, then likewise whether it is
-                held, muted and barred from lookups, then its urge and the piece that it favours
-                (`duologue.engine.api.Steer`).
+                held, muted and barred from lookups, then its urge, the piece that it favours and
+                how much (`duologue.engine.api.Steer`).
         Returns:
             float32 [slots, frame_size + COLUMNS], and behind it what the recogniser told the model
             if it did; rows of slots that stand still mean nothing.
         """
         pcm = inputs[: self.samples].view(self.slots, 1, self.frame_size)
         controls = inputs[self.samples :].view(CONTROLS, self.slots)
-        present, held, muted, barred, urge, favoured = controls
+        present, held, muted, barred, urge, favoured, favour = controls
         active, muted = present != 0, muted != 0
         gated = pcm
         if self.gate_db is not None:
@@ -135,6 +135,7 @@ class BankFrame:
             urge=urge,
             barred=barred != 0,
             favoured=favoured.long(),
+            favour=favour,
             hooks=self.hooks(active),
         )
         return _joined(out, heard)

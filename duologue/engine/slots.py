@@ -158,8 +158,9 @@ class SlotBank:
             pcm[slot] = frame
             controls[0, slot] = 1
         for slot, steer in (steers or {}).items():
-            barred, favoured = not steer.asks, steer.favoured or 0
-            controls[1:, slot] = steer.held, steer.muted, barred, steer.urge, favoured
+            controls[1:, slot] = (
+                steer.held, steer.muted, not steer.asks, steer.urge, steer.favoured, steer.favour,
+            )  # fmt: skip
             if steer.muted:
                 self.frame.learn_silence()
         rows = self.frames.run().numpy()

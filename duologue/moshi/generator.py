@@ -132,6 +132,7 @@ class FrameRunner(Protocol):
         urge: Tensor | None,
         barred: Tensor | None,
         favoured: Tensor | None,
+        favour: Tensor | None,
     ) -> StepOutput: ...
 
     @property
@@ -344,6 +345,7 @@ class Generator:
         urge: Tensor | None = None,
         barred: Tensor | None = None,
         favoured: Tensor | None = None,
+        favour: Tensor | None = None,
         hooks: StepHooks | None = None,
     ) -> StepOutput:
         """Advance the active slots by one frame.
@@ -358,14 +360,17 @@ class Generator:
                 padding before text is drawn. `text_logits` stay as the model has them; 0 changes
                 no bit.
             barred: bool [B], slots that draw no retrieval token.
-            favoured: int64 [B], text pieces that are favoured where text is drawn pooled, as far
-                as the model's `GenerationDefaults.quoting` says; 0 for none.
+            favoured: int64 [B], a text piece that is favoured where text is drawn pooled: which of
+                all is said is chosen as if its logit were greater by `favour` float32 [B]. Both or
+                none are given; a favour of 0 changes no bit.
         """
         if active is not None and active.shape != (self.batch_size,):
             raise ValueError(f"active must be [{self.batch_size}], got {tuple(active.shape)}")
         self._check_given(user_codes)
         if self.runner is not None and hooks is None:
-            return self.runner.step(self, user_codes, active, text, audio, urge, barred, favoured)
+            return self.runner.step(
+                self, user_codes, active, text, audio, urge, barred, favoured, favour
+            )
         state = self.state
         self._write_given(user_codes, active)
         column = self._input_column(active)
@@ -374,7 +379,7 @@ class Generator:
             text_logits = hooks.on_text_logits(text_logits)
         forced = state.forced[..., 0]
         drawn = _use_forced(
-            self._draw_text(text_logits, urge, barred, favoured), forced[:, 0], text
+            self._draw_text(text_logits, urge, barred, favoured, favour), forced[:, 0], text
         )
         if hooks and hooks.on_text:
             drawn = hooks.on_text(drawn)
@@ -571,6 +576,7 @@ class Generator:
         urge: Tensor | None,
         barred: Tensor | None,
         favoured: Tensor | None,
+        favour: Tensor | None,
     ) -> Tensor:
         state = self.state
         how = state.text_sampling
@@ -581,7 +587,7 @@ class Generator:
             logits = logits.float().clone()
             logits[:, asks].masked_fill_(barred, float("-inf"))
         if self._pools_text:
-            logits = pooled(logits, how.pooled_from, favoured, self.lm.defaults.quoting)
+            logits = pooled(logits, how.pooled_from, favoured, favour)
         return sample(
             logits, how.temperature, how.top_k, state.seed, state.offset, 0,
             widest=self._widest_text,

@@ -53,7 +53,7 @@ class GenerationDefaults:
     """Codebooks to generate, when that is fewer than the model can."""
     quoting: float = 0.0
     """Of what is said (`Sampling.pooled_from`), the piece that goes on with a looked-up text is
-    chosen as if it were e^quoting times as likely. At most `MAX_QUOTING`; 0 changes no bit."""
+    chosen as if it were up to e^quoting times as likely. At most `MAX_QUOTING`; 0 for none."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.quoting <= MAX_QUOTING:
@@ -99,20 +99,20 @@ def sample(
 
 
 def pooled(
-    logits: Tensor, first: Tensor, favoured: Tensor | None = None, by: float = 0.0
+    logits: Tensor, first: Tensor, favoured: Tensor | None = None, favour: Tensor | None = None
 ) -> Tensor:
     """Logits [B, card] with the tokens from `first` int64 [B] on as one (see `Sampling`).
 
     Slots whose `first` is 0, or past the last token, keep theirs. Which of the tokens it is that
-    stands for all is chosen as if the logit of `favoured` int64 [B] were greater by `by`.
+    stands for all is chosen as if the logit of `favoured` int64 [B] were greater by `favour` [B].
     """
     logits = logits.float()
     token = torch.arange(logits.shape[-1], device=logits.device)
     inside = (token >= first[:, None]) & (first > 0)[:, None]
     members = torch.where(inside, logits, float("-inf"))
     together = torch.logsumexp(members, dim=-1, keepdim=True)
-    if favoured is not None and by:
-        members = torch.where(token == favoured[:, None], members + by, members)
+    if favoured is not None and favour is not None:
+        members = torch.where(token == favoured[:, None], members + favour[:, None], members)
     best = (token == members.argmax(dim=-1, keepdim=True)) & inside
     return torch.where(best, together, torch.where(inside, float("-inf"), logits))
 

@@ -95,6 +95,7 @@ class FastFrames:
         urge: Tensor | None,
         barred: Tensor | None,
         favoured: Tensor | None,
+        favour: Tensor | None,
     ) -> StepOutput:
         """As `Generator.step`, without hooks; arguments have been checked."""
         model, state, slots = self._tables.model, generator.state, generator.batch_size
@@ -107,10 +108,10 @@ class FastFrames:
             _integers(user_codes, (slots, len(model.delays) - rows), ZERO_TOKEN),
             _integers(text, (slots,), UNGENERATED),
             _integers(audio, (slots, model.generated), UNGENERATED),
-            np.zeros(slots, np.float32) if urge is None else np.ascontiguousarray(urge.numpy()),
+            _floats(urge, slots),
             np.zeros(slots, np.bool_) if barred is None else np.ascontiguousarray(barred.numpy()),
             _integers(favoured, (slots,), 0),
-            np.float32(generator.lm.defaults.quoting),
+            _floats(favour, slots),
         )
         out = _make_result(model, slots, keep_audio_logits=self._keep_audio_logits)
         if len(running):
@@ -215,6 +216,13 @@ def _make_workspace(model: Model, context: int, slots: int, threads: int) -> Wor
         rows=np.arange(slots),
         point=meeting_point(),
     )
+
+
+def _floats(tensor: Tensor | None, slots: int) -> np.ndarray:
+    """[slots] as compiled code takes it; zeros for none."""
+    if tensor is None:
+        return np.zeros(slots, np.float32)
+    return np.ascontiguousarray(tensor.numpy())
 
 
 def _integers(values: Tensor | None, shape: tuple[int, ...], missing: int) -> NDArray[np.int64]:

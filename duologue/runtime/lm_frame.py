@@ -115,9 +115,9 @@ class Given(NamedTuple):
     barred: np.ndarray
     """bool [B]: nothing is asked for."""
     favoured: np.ndarray
-    """int64 [B]: text pieces that are favoured; 0 for none."""
-    quoting: np.float32
-    """By how much."""
+    """int64 [B]: text pieces that are favoured."""
+    favour: np.ndarray
+    """float32 [B]: by how much."""
 
 
 class Result(NamedTuple):
@@ -300,7 +300,7 @@ def _text(model, streams, given, result, work, rank, size):  # type: ignore[no-u
         if barred:
             own[asks] = np.float32(-np.inf)
         first = streams.text_pooled_from[slot]
-        pool(own, first, given.favoured[slot], given.quoting, logits)
+        pool(own, first, given.favoured[slot], given.favour[slot], logits)
         own[model.padding] = padding
         if barred:
             own[asks] = asking

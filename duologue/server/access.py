@@ -114,7 +114,8 @@ class Access:
         origin = connection.headers.get("origin")
         if origin is None or "*" in self._origins or origin.lower() in self._origins:
             return
-        if _place(origin) == _place(f"http://{connection.headers.get('host', '')}"):
+        place = _place(origin)
+        if place and place == _place(f"http://{connection.headers.get('host', '')}"):
             return
         raise Refusal(
             403,
@@ -161,7 +162,14 @@ def _shown(connection: HTTPConnection) -> Iterator[str]:
 
 
 def _is_plain(host: str) -> bool:
-    return not any(character in "/?#@\\ " for character in host)
+    """Whether it is nothing but a name, or an address, and perhaps a port."""
+    if any(character in "/?#@\\ " for character in host):
+        return False
+    try:
+        urlsplit(f"//{host}")
+    except ValueError:
+        return False  # half an IPv6 address
+    return True
 
 
 def _is_address(name: str) -> bool:

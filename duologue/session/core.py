@@ -113,7 +113,7 @@ class ConversationCore:
         self.needs_start = True
         self._text = TextReader(bank.model)
         self._parts: dict[tuple[int, int], Tensor] = {}
-        self._quotation, self._quotes = Quotation(), bank.model.lm.defaults.quoting > 0
+        self._quotation, self._quoting = Quotation(), bank.model.lm.defaults.quoting
         self._texts: dict[tuple[int, int], str] = {}
         """Of the parts that are encoded, where they are quoted."""
         self._words = bank.recogniser.assembler() if bank.recogniser else None
@@ -135,9 +135,17 @@ class ConversationCore:
         return self.brain.order(given.level_db)
 
     def steer(self, order: FloorOrder | None) -> Steer:
-        """What the slot is made to do in the frame that is to be made."""
-        move = Steer() if order is None else _STEERS[order.move](order)
-        return replace(move, favoured=self._quotation.following)
+        """What the slot is made to do in the frame that is to be made; call it once for each."""
+        if order is not None and order.move is Move.YIELD:
+            self._quotation.forget()
+        steer = Steer() if order is None else _STEERS[order.move](order)
+        quotation = self._quotation
+        token, confidence = quotation.following
+        urge = quotation.urge
+        return replace(
+            steer, urge=max(steer.urge, urge), asks=steer.asks and not urge,
+            favoured=token, favour=confidence * self._quoting,
+        )  # fmt: skip
 
     def looks_ahead(self, order: FloorOrder | None, given: FrameGiven) -> bool:
         """Whether recognition is asked what has been said, without catching up."""
@@ -305,7 +313,7 @@ class ConversationCore:
                     self._restart()
                 case TurnStarted(role=Role.USER):
                     self.questions.begin_turn(self.brain.frame - output.frame)
-                case EncodeReference() if self._quotes:
+                case EncodeReference() if self._quoting:
                     self._texts[output.sequence, output.part] = output.text
                     while len(self._texts) > MAX_WAITING_PARTS:
                         del self._texts[next(iter(self._texts))]
@@ -331,7 +339,7 @@ class ConversationCore:
         bank.set_reference(self.slot, rows, append=command.append)
         for waiting in (self._parts, self._texts):
             for key in [key for key in waiting if key[0] < command.sequence]:
-                del waiting[key]  # type: ignore[attr-defined]
+                del waiting[key]
 
     def _restart(self) -> None:
         self.needs_start = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from duologue.dialogue import Piece
 from duologue.engine.model import LoadedModel
 
 
@@ -29,11 +30,17 @@ class TextReader:
         """Whether this token is text; a frame of a model whose delays still fill has none."""
         return token >= 0 and token not in self._silent and not self.is_trigger(token)
 
-    def pieces(self, text: str) -> list[int]:
+    def pieces(self, text: str) -> list[Piece]:
         """A text as the model would say it: word by word."""
         if self._tokenizer is None:
             return []
-        return [piece for word in text.split() for piece in self._tokenizer.encode(word)]
+        pieces: list[Piece] = []
+        for word in text.split():
+            tokens = self._tokenizer.encode(word)
+            pieces += map(Piece, tokens)
+            if tokens and word[-1] in ".?!":
+                pieces[-1] = Piece(tokens[-1], ends=True)
+        return pieces
 
     def push(self, token: int) -> str | None:
         """Text that this token completes, None for silence and for unfinished characters."""

@@ -12,7 +12,6 @@ from duologue.engine import SlotBank, SlotSetup
 from duologue.engine.api import Steer
 from duologue.engine.slots import SlotFrame
 from duologue.moshi import Sampling
-from duologue.moshi.sampling import GenerationDefaults
 
 PAD = 3
 WARM = Sampling(1.5, 0)
@@ -75,16 +74,15 @@ def test_an_urge_makes_it_say_something_and_a_bar_not_ask(text: Sampling) -> Non
     assert {PAD, TRIGGER}.isdisjoint(drawn)
 
 
-def test_what_is_favoured_is_said_where_text_is_pooled_and_the_model_quotes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(model().lm, "defaults", GenerationDefaults(quoting=20.0))
+def test_what_is_favoured_is_said_where_text_is_pooled() -> None:
     in_two_stages = Sampling(1.0, 0, pooled_from=5)
-    said = run({1: Steer(favoured=9)}, (0, 1), in_two_stages)
+    said = run({1: Steer(favoured=9, favour=20.0)}, (0, 1), in_two_stages)
     assert {token for token in texts(said[1])[3:] if token >= 5} == {9}
     assert {token for token in texts(said[0])[3:] if token >= 5} - {9}
     assert texts(said[0]) == texts(run({}, (0,), in_two_stages)[0])
-    assert {token for token in texts(run({1: Steer(favoured=9)}, (1,))[1]) if token >= 5} - {9}
+    assert {
+        token for token in texts(run({1: Steer(favoured=9, favour=20.0)}, (1,))[1]) if token >= 5
+    } - {9}
 
 
 def test_others_keep_every_bit() -> None:

@@ -140,12 +140,13 @@ def test_a_favoured_piece_is_said_no_sooner_but_rather_than_others() -> None:
     favoured = torch.tensor([7, 0, 2, 7, 7])
     plain = pooled(logits, first)
     for by, chosen in ((1.0, 8), (3.0, 7)):
-        bent = pooled(logits, first, favoured, by)
+        bent = pooled(logits, first, favoured, torch.tensor([by, by, by, by, 0.0]))
+        assert torch.equal(bent[4], plain[4])
         assert torch.equal(bent[1:4], plain[1:4]), "favours nothing, no word, or is not pooled"
         assert bent[0, 4:].argmax() == chosen - 4
         assert torch.equal(bent[0, 4:].max(), plain[0, 4:].max()), "what all are likely"
         assert torch.equal(bent[0, :4], plain[0, :4])
-    assert torch.equal(pooled(logits, first, favoured, 0.0), plain)
+    assert torch.equal(pooled(logits, first, favoured, torch.zeros(5)), plain)
 
 
 @pytest.mark.parametrize("quoting", [-0.1, 20.5, float("nan")])

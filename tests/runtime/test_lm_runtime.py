@@ -99,7 +99,6 @@ def test_same_conversation_as_the_modules(shape: str, threads: int) -> None:
     """Twice around the ring, slots coming and going, forced and given tokens, references."""
     torch.set_num_threads(threads)
     lm = model(shape)
-    lm.defaults = dataclasses.replace(lm.defaults, quoting=1.5)
     eager, fast = (generator(lm, runtime, keep_audio_logits=True) for runtime in ("eager", "fast"))
     source = torch.Generator().manual_seed(5)
     rows = torch.randn(5, lm.config.dim, generator=source)
@@ -130,6 +129,7 @@ def test_same_conversation_as_the_modules(shape: str, threads: int) -> None:
             given["barred"] = torch.tensor([True, False, True, True])
         if t > 10:
             given["favoured"] = torch.tensor([6, 7, 0, 6 + t % 3])
+            given["favour"] = torch.tensor([1.5, 20.0, 0.0, 0.1 * t])
         if lm.config.heard_dim and t % 5:
             vectors = torch.randn(SLOTS, lm.config.heard_dim, generator=source)
             for gen in (eager, fast):

@@ -121,6 +121,7 @@ def test_a_refusal_does_not_repeat_the_token() -> None:
         ("http://localhost:5173", "localhost:8998", False),
         ("http://127.0.0.1:8998.evil.example", "127.0.0.1:8998", False),
         ("null", "127.0.0.1:8998", False),
+        ("null", "", False),
         ("file://", "127.0.0.1:8998", False),
         ("http://[", "127.0.0.1:8998", False),
         ("", "127.0.0.1:8998", False),
@@ -161,7 +162,19 @@ def test_without_a_token_only_names_nobody_can_take_on(host: str, allowed: bool)
 
 
 @pytest.mark.parametrize(
-    "host", ["a/x?", "a/x", "a?x", "a#x", "a\\x", "a@127.0.0.1", "127.0.0.1:8998/health?", "a b"]
+    "host",
+    [
+        "a/x?",
+        "a/x",
+        "a?x",
+        "a#x",
+        "a\\x",
+        "a@127.0.0.1",
+        "127.0.0.1:8998/health?",
+        "a b",
+        "[",
+        "[::1",
+    ],
 )
 def test_a_host_that_is_more_than_a_name_is_refused_everywhere(host: str) -> None:
     for access in (Access(TOKEN), Access(None, hosts=["*"])):

@@ -13,6 +13,7 @@ from duologue.session.snapshot import SessionSnapshot
 
 AUDIO = frames_of(speech(80))
 Step = tuple[int | None, int]
+"""What was favoured, by 5 at least, and what was said; untrained logits differ by less."""
 
 
 def watched(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[Step]:
@@ -23,7 +24,9 @@ def watched(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     def step(frames: Any, steers: Any = None) -> Any:
         made = advance(frames, steers)
         if 0 in made:
-            steps.append((steers[0].favoured, made[0].sampled_text))
+            steer = steers[0]
+            favoured = steer.favoured if steer.favour else None
+            steps.append((favoured, made[0].sampled_text))
         return made
 
     monkeypatch.setattr(stage.bank, "step", step)
