@@ -43,6 +43,11 @@ _REQUESTS = frozenset(
     + [(verb, "you") for verb in ("can", "could", "do", "would")]
 )
 """These ask as well, anywhere."""
+_TELLS = frozenset(
+    [("what", "a"), ("what", "an"), ("here", "is"), ("here's", "what"), ("that", "is")]
+    + [("that's", word) for word in ("how", "what", "when", "where", "why")]
+)
+"""Beginnings with a word that asks elsewhere: "what a day", "here is what happened"."""
 _COMMANDS = _set("calculate check convert count explain find list look name repeat search turn")
 """These ask as the first word that is no address."""
 _ADDRESSES = _set(
@@ -110,6 +115,7 @@ def _asks(sentence: str) -> bool:
     if not words:
         return False
     requests = any((words[n], words[n + 1]) in _REQUESTS for n in range(len(words) - 1))
-    asks = words[0] in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
+    told = any(pair in _TELLS for pair in pairwise(words[: _ASKED_WITHIN + 1]))
+    asks = words[0] in _INVERTS or not (told or _ASKS.isdisjoint(words[:_ASKED_WITHIN]))
     first = next((word for word in words if word not in _ADDRESSES), "")
     return asks or requests or first in _COMMANDS or sentence.endswith("?")

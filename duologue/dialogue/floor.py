@@ -118,7 +118,7 @@ class FloorRules:
     """likewise after all that is no complete question said in one go."""
     thanks_frames: int = 24
     """Less voice that asks nothing is no cause for a lookup,"""
-    story_frames: int = 75
+    story_frames: int = 40
     """nor is so much that does not ask in the end."""
     urge_frames: int = 40
     """It is urged on for so long."""
