@@ -32,6 +32,9 @@ class ConvState(State):
 class CausalConv1d(nn.Module):
     """Convolution over [B, C_in, T] -> [B, C_out, T / stride] with all padding on the left."""
 
+    exact = False
+    """Whether it is computed in float32 under autocast, too."""
+
     def __init__(
         self,
         in_channels: int,
@@ -82,6 +85,9 @@ class CausalConv1d(nn.Module):
         return self._convolve(window)
 
     def _convolve(self, window: Tensor) -> Tensor:
+        if self.exact and torch.is_autocast_enabled(window.device.type):
+            with torch.autocast(window.device.type, enabled=False):
+                return self._convolve(window.to(self.weight))
         return F.conv1d(
             window, self.weight, self.bias, self.stride, dilation=self.dilation, groups=self.groups
         )
@@ -104,6 +110,9 @@ class ConvTransposeState(State):
 class CausalConvTranspose1d(nn.Module):
     """Transposed convolution [B, C_in, T] -> [B, C_out, T * stride], trimmed on the right."""
 
+    exact = False
+    """Whether it is computed in float32 under autocast, too."""
+
     def __init__(
         self,
         in_channels: int,
@@ -116,7 +125,8 @@ class CausalConvTranspose1d(nn.Module):
         super().__init__()
         if kernel_size < stride:
             raise ValueError(f"kernel {kernel_size} is shorter than the stride {stride}")
-        self.stride, self.groups, self.out_channels = stride, groups, out_channels
+        self.stride, self.groups = stride, groups
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.overlap = kernel_size - stride
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels // groups, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -139,6 +149,9 @@ class CausalConvTranspose1d(nn.Module):
         return self._add_bias(y[..., : x.shape[-1] * self.stride])
 
     def _spread(self, x: Tensor) -> Tensor:
+        if self.exact and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._spread(x.to(self.weight))
         return F.conv_transpose1d(x, self.weight, None, self.stride, groups=self.groups)
 
     def _add_bias(self, y: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ from duologue.training.discriminator import (
     feature_loss,
     hinge_loss,
 )
+from duologue.training.exactness import keep_exact
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.phones import PhoneSet
 from duologue.training.quantization import (
@@ -198,6 +199,7 @@ class CodecTask:
         _initialize(self.codec)
         if start is not None:
             self.codec.load_state_dict(start.state_dict())
+        keep_exact(self.codec, config.run.dtype, device)
         if config.weight_norm:
             _add_weight_norm(self.codec)
         if config.decoder_only:

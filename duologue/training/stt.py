@@ -27,6 +27,7 @@ from duologue.stt.recogniser import Recogniser
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.compiling import compiled
 from duologue.training.data import DataError
+from duologue.training.exactness import keep_exact
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
     CODEC_NAME,
@@ -104,6 +105,7 @@ class STTTask(LanguageTask):
             corpus = Corpus.of(data, codec)
         self.codec = None if self.front_end is not None else codec
         if self.front_end is not None:
+            keep_exact(self.front_end, config.run.dtype, device)
             self._hear = compiled(self.front_end.forward, config.compile)
         heard = corpus.codebooks
         lm_config = LMConfig.from_dict(

@@ -65,12 +65,16 @@ class RunConfig:
         if min(self.steps, self.batch, self.accumulate, self.log_every, self.keep) < 1:
             raise ValueError("steps, batch, accumulate, log_every and keep must be at least 1")
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What forward passes are cast to; None for float32."""
+        return PRECISIONS[self.precision]
+
     def autocast(self, device: torch.device) -> Any:
         """Context in which forward passes run."""
-        dtype = PRECISIONS[self.precision]
-        if dtype is None:
+        if self.dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype)
+        return torch.autocast(device.type, self.dtype)
 
 
 class Task(Protocol[B]):
