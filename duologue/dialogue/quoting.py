@@ -2,8 +2,8 @@
 
 Small models copy with slips: they turn into a word that is likelier, double one, stop short, or do
 not begin. A `Quotation` follows what is said through the text, piece by piece, and names the piece
-that goes on with it; where a sentence stays unsaid, it says how much to urge. Whether anybody heeds
-that is the engine's business (`Steer.favoured` and `Steer.urge`).
+that goes on with it; where a sentence stays unsaid or is broken off, it says how much to urge.
+Whether anybody heeds that is the engine's business (`Steer.favoured` and `Steer.urge`).
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Quotation:
         """Frames since anything was said."""
         self._owes = False
         """Whether no sentence of it has been said to the end."""
+        self._breaks_off = False
+        """Whether the last sentence that was begun, of it or not, has no end yet."""
 
     def offer(self, pieces: Iterable[Piece], *, append: bool = False) -> None:
         """A text that may be read out, in place of the one before or behind it."""
@@ -63,17 +65,16 @@ class Quotation:
         self._pieces, self._idle = given[:MAX_PIECES], 0
 
     def forget(self) -> None:
-        """There is nothing to read out."""
+        """There is nothing to read out, nor to bring to an end."""
         self.offer(())
+        self._breaks_off = False
 
-    def hear(self, token: int | None) -> None:
-        """A frame of the model's text, None where nothing is said."""
-        if not self._pieces:
-            return
-        self._idle += 1
-        self._silent += 1
+    def hear(self, token: int | None, *, ends: bool = False) -> None:
+        """A frame of the model's text, None where nothing is said; whether a sentence `ends`."""
+        self._idle = min(self._idle + 1, PATIENCE + 1)
+        self._silent = min(self._silent + 1, LATE + URGED + 1)
         if token is not None:
-            self._silent = 0
+            self._silent, self._breaks_off = 0, not ends
             self._places = {
                 place + 1: self._places.get(place, 0) + 1
                 for place, piece in enumerate(self._pieces)
@@ -83,8 +84,8 @@ class Quotation:
                 self._idle = 0
             if any(run > 1 and self._pieces[at - 1].ends for at, run in self._places.items()):
                 self._owes = False
-        if self._idle > PATIENCE:
-            self.forget()
+        if self._pieces and self._idle > PATIENCE:
+            self.offer(())
 
     @property
     def following(self) -> tuple[int, float]:
@@ -101,13 +102,14 @@ class Quotation:
         }
         if len(found) == 1:
             return found.pop(), min(1.0, longest / SURE_RUN)
-        return (self._pieces[0].token, 1.0) if self.urge else NOTHING
+        return (self._pieces[0].token, 1.0) if self._owes and self.urge else NOTHING
 
     @property
     def urge(self) -> float:
-        """How much it is to be urged to say something: 0 unless it owes a sentence and is late."""
+        """How much it is to be urged to say something: 0 unless it owes a sentence, or the rest of
+        one, and is late."""
         late = self._silent - LATE
-        if not self._owes or not 0 < late <= URGED:
+        if not (self._owes or self._breaks_off) or not 0 < late <= URGED:
             return 0.0
         return min(late * URGE_STEP, URGE_LIMIT)
 
@@ -117,6 +119,7 @@ class Quotation:
             "pieces": [[piece.token, piece.ends] for piece in self._pieces],
             "places": [[place, run] for place, run in self._places.items()],
             "idle": self._idle, "silent": self._silent, "owes": self._owes,
+            "breaks_off": self._breaks_off,
         }  # fmt: skip
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -124,3 +127,4 @@ class Quotation:
         self._pieces = tuple(Piece(token, ends) for token, ends in saved["pieces"])
         self._places = dict(saved["places"])
         self._idle, self._silent, self._owes = saved["idle"], saved["silent"], saved["owes"]
+        self._breaks_off = saved["breaks_off"]

@@ -177,7 +177,9 @@ class ConversationCore:
             raise SlotFault("the model's numbers are not finite")
         self.questions.hear(given.pcm)
         spoken = self._text.is_spoken(made.sampled_text)
-        self._quotation.hear(made.sampled_text if spoken else None)
+        if self._quoting:
+            ends = self._text.ends_sentence(made.sampled_text)
+            self._quotation.hear(made.sampled_text if spoken else None, ends=ends)
         triggered = self._text.is_trigger(made.sampled_text)
         heard = given.heard or self._recognised(made)
         if ahead is not None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from duologue.dialogue import Piece
 from duologue.engine.model import LoadedModel
 
+_ENDS = ".?!"
+
 
 class TextReader:
     """Bytes of one character wait for each other; which ones is all that is remembered."""
@@ -15,6 +17,8 @@ class TextReader:
         self._tokenizer = model.tokenizer
         self._silent = model.silent_tokens
         self._trigger = model.lm.config.rag_token_id
+        tokens = [self._tokenizer.encode(f"a{end}") for end in _ENDS] if self._tokenizer else []
+        self._ends = frozenset(found[-1] for found in tokens if found)
         self.reset()
 
     def reset(self) -> None:
@@ -30,6 +34,10 @@ class TextReader:
         """Whether this token is text; a frame of a model whose delays still fill has none."""
         return token >= 0 and token not in self._silent and not self.is_trigger(token)
 
+    def ends_sentence(self, token: int) -> bool:
+        """Whether a sentence ends with this token."""
+        return token in self._ends
+
     def pieces(self, text: str) -> list[Piece]:
         """A text as the model would say it: word by word."""
         if self._tokenizer is None:
@@ -38,7 +46,7 @@ class TextReader:
         for word in text.split():
             tokens = self._tokenizer.encode(word)
             pieces += map(Piece, tokens)
-            if tokens and word[-1] in ".?!":
+            if tokens and word[-1] in _ENDS:
                 pieces[-1] = Piece(tokens[-1], ends=True)
         return pieces
 

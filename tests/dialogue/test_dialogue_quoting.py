@@ -157,7 +157,7 @@ def test_one_sentence_is_enough() -> None:
     quotation = Quotation()
     quotation.offer(sentence(5, 6, 7) + sentence(8, 9))
     for token in (5, 6, 7):
-        quotation.hear(token)
+        quotation.hear(token, ends=token == 7)
     assert quotation.following[0] == 8, "it may go on"
     for _ in range(LATE + URGED):
         quotation.hear(None)
@@ -171,5 +171,24 @@ def test_urges_are_bounded(text: list[int], said: list[int | None]) -> None:
     for token in (*said, *[None] * 80):
         quotation.hear(token)
         assert 0 <= quotation.urge <= URGE_LIMIT
-        assert quotation.urge == 0 or text
+        assert quotation.urge == 0 or text or said
     assert quotation.urge == 0
+
+
+def test_who_breaks_off_is_urged_to_go_on_though_nothing_was_looked_up() -> None:
+    quotation = Quotation()
+    for _ in range(LATE + 5):
+        quotation.hear(None)
+        assert quotation.urge == 0, "nothing was begun"
+    for token in (5, 6, *[None] * (LATE + 1)):
+        quotation.hear(token)
+    assert quotation.urge > 0
+    assert quotation.following == NOTHING
+    for token in (7, *[None] * (LATE + 1)):
+        quotation.hear(token, ends=token is not None)
+        assert quotation.urge == 0
+    quotation.hear(5)
+    quotation.forget()
+    for _ in range(LATE + 5):
+        quotation.hear(None)
+        assert quotation.urge == 0, "who was talked over need not go on"
