@@ -60,7 +60,10 @@ _OF_THE_LISTENER = frozenset(
     + [("you", verb) for verb in ("called", "do", "doing", "feel", "help", "like", "love", "speak")]
 )
 _SHORT_WORDS = 8
-"""A question about the listener has no more."""
+"""A question about the listener has no more, nor has a courtesy."""
+_COURTESIES = _set(
+    "afternoon bye evening goodbye hello hey hi morning thank thanks welcome sorry great perfect"
+)
 
 
 class Ending(Enum):
@@ -100,9 +103,13 @@ def asks_at_the_end(text: str) -> bool:
 
 
 def is_small_talk(text: str) -> bool:
-    """Whether all that is asked is about the listener ("who are you", "can you hear me")."""
+    """Whether all that is asked is about the listener ("who are you", "can you hear me"), or where
+    nothing is asked, what is said is a courtesy ("thanks a lot", "good morning")."""
     asking = [one for one in _SENTENCE.findall(text[-MAX_CHARACTERS:]) if _asks(one)]
-    return bool(asking) and all(map(_is_of_the_listener, asking))
+    if asking:
+        return all(map(_is_of_the_listener, asking))
+    words = _WORD.findall(text.lower())
+    return len(words) <= _SHORT_WORDS and not _COURTESIES.isdisjoint(words)
 
 
 def _is_of_the_listener(sentence: str) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from duologue.conditioning.provider import OTHER
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.mixer import cast_user, describe
+from duologue.synthesis.script import Dialogue, Speaker
 from duologue.synthesis.silent import SilentSpeaker
 from duologue.synthesis.splits import Split
 from duologue.synthesis.timeline import lay_out
@@ -40,6 +41,8 @@ IDLE = ("small_talk", "off_topic", "greeting", "backchannel", "pause")
 """Classes of dialogues that sequences without a lookup are mostly taken from."""
 _STILL = 0.7
 """Share of sequences in which a silent user is perfectly silent to the recogniser."""
+_LATE_S = (0.6, 2.4)
+"""After the user's last word, when a reply is late."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class ScriptConfig:
     asks for nothing."""
     misheard: float = 0.3
     """Most pieces of the user's that the recogniser of a sequence gets wrong."""
+    late: float = 0.0
+    """Share of the replies that come late, as they do where a floor policy waits until it is sure
+    that the user has ended."""
     seed: int = 1_000_003
     """Scripts of other seeds than the recordings'."""
 
@@ -153,11 +159,22 @@ class ScriptSampler(DuplexSampler):
         return quiet
 
     def _conversation(self, index: int, label: str | None = None) -> Conversation:
-        dialogue = write_dialogue(self.scripts.seed, index, self.split, label)
+        dialogue = self._put_off(write_dialogue(self.scripts.seed, index, self.split, label), index)
         line = lay_out(dialogue, cast_user(dialogue), self._speaker)
         frames = int(np.ceil(line.seconds * self.frame_rate))
         codes = torch.full((self.rows, frames), ZERO, dtype=torch.int16)
         return Conversation(codes, describe(dialogue, line))
+
+    def _put_off(self, dialogue: Dialogue, index: int) -> Dialogue:
+        """The same with some replies late."""
+        draw = Draw("late", self.scripts.seed, index)
+        turns = [
+            replace(turn, gap_s=draw.between(*_LATE_S))
+            if turn.speaker is Speaker.WREN and draw.chance(self.scripts.late)
+            else turn
+            for turn in dialogue.turns
+        ]
+        return replace(dialogue, turns=tuple(turns))
 
 
 def script_texts(count: int, seed: int = 1_000_003) -> Iterator[str]:

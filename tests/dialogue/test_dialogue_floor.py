@@ -568,6 +568,10 @@ def test_who_asks_asks_in_the_end(text: str, asks: bool) -> None:
         ("How do you write iron in chemistry?", False),
         ("When I ask what you do in Paris, is that called a hobby in French?", False),
         ("I am tired.", False),
+        ("Great, thanks a lot.", True),
+        ("Good morning, wren.", True),
+        ("Hello, what is the capital of Chad?", False),
+        ("Hi, I wonder which mountain in the whole of Chad is highest.", False),
         ("", False),
     ],
 )

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -902,3 +903,25 @@ def test_tokenizer_spells_what_it_has_not_seen(tokenizer_file: Path) -> None:
     tokens = tokenizer.encode("Zürich xyz")
     assert min(tokens) > RETRIEVAL
     assert "".join(map(stream.push, tokens)).strip() == "Zürich xyz"
+
+
+@pytest.mark.parametrize(("late", "between_s"), [(0.0, (0.15, 0.45)), (1.0, (0.6, 2.4))])
+def test_replies_of_scripts_come_late_where_they_are_to(
+    late: float, between_s: tuple[float, float], tokenizer_file: Path
+) -> None:
+    tokenizer = TextTokenizer(tokenizer_file)
+    sampler = ScriptSampler(
+        ScriptConfig(frames=100, late=late), SequenceConfig(), tokenizer,
+        reference_tokenizer=tokenizer, rows=4, frame_rate=12.5,
+    )  # fmt: skip
+    gaps = []
+    for index in range(20):
+        turns = sampler._conversation(index, "small_talk").facts["turns"]
+        gaps += [
+            after["start"] - before["end"]
+            for before, after in pairwise(turns)
+            if (before["speaker"], after["speaker"]) == (OTHER, MAIN)
+        ]
+    assert len(gaps) > 15
+    usual = [gap for gap in gaps if between_s[0] <= gap <= between_s[1]]
+    assert len(usual) >= 0.9 * len(gaps), "but for interruptions"
