@@ -15,7 +15,7 @@ from duologue.checkpoints.load import load_codec
 from duologue.checkpoints.save import save_codec, write_json
 from duologue.stt import front_end_file
 from duologue.stt.load import FOLDER as STT_FOLDER
-from duologue.stt.load import load_recogniser
+from duologue.stt.load import load_recogniser, recogniser_folder
 from duologue.training.data import DataError
 from duologue.training.encoded import codec_fingerprint, weights_fingerprint
 from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
@@ -31,12 +31,15 @@ def bundle_model(
     """Write the folder; returns its size in bytes.
 
     Args:
+        stt: a recogniser, or a folder with one in it.
         codec: another codec to ship, for example one whose decoder has learnt on.
         any_recogniser: also one that the language model has not learnt to hear by.
 
     Raises:
         DataError: the parts were trained on codes of different codecs, or with another recogniser.
+        CheckpointError: `stt` is a model that speaks, and has no recogniser in it.
     """
+    stt = recogniser_folder(stt).path
     heard_from = ModelFolder.open(lm).config.heard_from
     if heard_from is not None and not any_recogniser:
         own = load_recogniser(stt, device="cpu", runtime="eager")
@@ -53,7 +56,7 @@ def bundle_model(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         whole, small = Path(scratch) / "whole", Path(scratch) / "small"
-        shutil.copytree(lm, whole)
+        shutil.copytree(lm, whole, ignore=shutil.ignore_patterns(STT_FOLDER))
         unshared = shutil.ignore_patterns(CODEC_NAME, CODEC_CONFIG_NAME)
         shutil.copytree(stt, whole / STT_FOLDER, ignore=unshared)
         if codec is not None:
