@@ -1,8 +1,9 @@
 """What wren is asked: the evaluation set as scripts, a function of seed and number alone.
 
-All of it belongs to the test split of `duologue.synthesis.splits`: phrasings, names, entities and
-voices that training never had. Within a group no fact is asked for twice, and the first n cases of
-a group are the same however many are made.
+All of it belongs to one split of `duologue.synthesis.splits`, to "test" if not said: phrasings,
+names, entities and voices that training never had. What is tuned is tuned on "valid". Within a
+group no fact is asked for twice, and the first n cases of a group are the same however many are
+made.
 
     known      the fact book's entities and facts that training has, in phrasings it has not
     changed    the same kind of question; the user's file contradicts the fact book
@@ -41,7 +42,6 @@ from duologue.synthesis.writer.questions import (
     user,
 )
 
-SPLIT: Split = "test"
 _TAIL_S = 3.0
 """Silence after the recorded reply: a slower system still has its say."""
 _BARGE_IN_TAIL_S = 5.0
@@ -116,35 +116,42 @@ class Case:
         return found[0] if found else ""
 
 
-def write_cases(group: Group, count: int, seed: int) -> list[Case]:
+def write_cases(group: Group, count: int, seed: int, split: Split = "test") -> list[Case]:
     """The first cases of a group."""
-    return [case for case, _ in zip(_cases(group, seed), range(count), strict=False)]
+    return [case for case, _ in zip(_cases(group, seed, split), range(count), strict=False)]
 
 
-def _cases(group: Group, seed: int) -> Iterator[Case]:
+def split_key(split: Split) -> tuple[Split, ...]:
+    """What a split adds to the keys of draws and results.
+
+    Nothing for "test": what was drawn and measured before there was a choice stays what it is.
+    """
+    return () if split == "test" else (split,)
+
+
+def _cases(group: Group, seed: int, split: Split) -> Iterator[Case]:
     asked: set[tuple[str, str]] = set()
     number = 0
     for attempt in range(_TRIES * (COUNTS[group] + 10)):
-        draw = Draw("evaluation", seed, group, attempt)
-        turns, more = _WRITERS[group](draw)
-        key = _asked_for(turns)
+        draw = Draw("evaluation", seed, group, attempt, *split_key(split))
+        written = _WRITERS[group](draw, split)
+        key = _asked_for(written[0])
         if key is not None:
             if key in asked:
                 continue
             asked.add(key)
-        yield _case(group, seed, number, turns, more, draw)
+        yield _case(group, seed, split, number, written, draw)
         number += 1
 
 
-def _case(
-    group: Group, seed: int, number: int, turns: list[Turn], more: Turn | None, draw: Draw
-) -> Case:
+def _case(group: Group, seed: int, split: Split, number: int, written: Written, draw: Draw) -> Case:
+    turns, more = written
     # Items of one seed draw their voice and room by their index, so it must differ by group.
     index = list(Group).index(group) * 100_000 + number
     tail_s = {Group.BARGE_IN: _BARGE_IN_TAIL_S, Group.GREETING: 0.0}.get(group, _TAIL_S)
     first = replace(turns[0], gap_s=draw.between(0.6, 1.4))
     script = Dialogue(
-        seed, index, SPLIT, str(group), (first, *turns[1:]),
+        seed, index, split, str(group), (first, *turns[1:]),
         wren_begins=group is Group.GREETING, tail_s=tail_s,
     )  # fmt: skip
     return Case(group, number, script, more)
@@ -160,35 +167,36 @@ def _asked_for(turns: list[Turn]) -> tuple[str, str] | None:
 
 
 Written = tuple[list[Turn], Turn | None]
+Write = Callable[[Draw, Split], Written]
 
 
 def _exchange(draw: Draw, asked: Asked, outcome: Outcome = Outcome.FOUND) -> list[Turn]:
     return [question(draw, asked), reply(draw, asked, outcome)]
 
 
-def _about(novelty: Novelty) -> Callable[[Draw], Written]:
-    def write(draw: Draw) -> Written:
-        return _exchange(draw, _book_question(draw, novelty)), None
+def _about(novelty: Novelty) -> Write:
+    def write(draw: Draw, split: Split) -> Written:
+        return _exchange(draw, _book_question(draw, split, novelty)), None
 
     return write
 
 
-def _book_question(draw: Draw, novelty: Novelty) -> Asked:
+def _book_question(draw: Draw, split: Split, novelty: Novelty) -> Asked:
     """A question whose reference names what it is about, as a sentence of a file should."""
     for attempt in range(_TRIES):
         own = draw.split(attempt)
-        subject = facts.draw_subject(own, SPLIT, novelty)
-        relation = own.choice(facts.possible_relations(subject, SPLIT, novelty))
-        asked = as_asked(facts.ask(own, SPLIT, subject, relation, novelty))
+        subject = facts.draw_subject(own, split, novelty)
+        relation = own.choice(facts.possible_relations(subject, split, novelty))
+        asked = as_asked(facts.ask(own, split, subject, relation, novelty))
         if subject.spoken.lower() in asked.reference.lower():
             return asked
     raise AssertionError("unreachable: most wordings name their subject")
 
 
-def _personal(draw: Draw) -> Written:
+def _personal(draw: Draw, split: Split) -> Written:
     for attempt in range(_TRIES):
         own = draw.split(attempt)
-        asked = personal_question(own, SPLIT)
+        asked = personal_question(own, split)
         if _is_findable(asked):
             return _exchange(own, asked), None
     raise AssertionError("unreachable: most wordings name their subject")
@@ -205,14 +213,14 @@ def _is_findable(asked: Asked) -> bool:
     return not telling.isdisjoint(stems) and said(spoken_words(asked.fact.answer), words)
 
 
-def _unknown(draw: Draw) -> Written:
+def _unknown(draw: Draw, split: Split) -> Written:
     outcome = draw.choice((Outcome.EMPTY, Outcome.EMPTY, Outcome.FAILED, Outcome.LOST))
-    return _exchange(draw, book_question(draw, SPLIT), outcome), None
+    return _exchange(draw, book_question(draw, split), outcome), None
 
 
-def _pause(draw: Draw) -> Written:
+def _pause(draw: Draw, split: Split) -> Written:
     for attempt in range(_TRIES):
-        asking, answer = scenes.pause_scene(draw.split(attempt), SPLIT)
+        asking, answer = scenes.pause_scene(draw.split(attempt), split)
         lookup = answer.lookup
         if not asking.pauses or lookup is None or lookup.outcome is not Outcome.FOUND:
             continue
@@ -221,44 +229,44 @@ def _pause(draw: Draw) -> Written:
     raise AssertionError("unreachable: a fifth of the questions with pauses are about known facts")
 
 
-def _barge_in(draw: Draw) -> Written:
-    turns = _exchange(draw, _book_question(draw, Novelty.KNOWN))
+def _barge_in(draw: Draw, split: Split) -> Written:
+    turns = _exchange(draw, _book_question(draw, split, Novelty.KNOWN))
     if draw.chance(0.4):
-        return turns, user(draw, "stop", pick(talk.STOPS, draw, SPLIT).text)
-    new = _book_question(draw.split("new"), Novelty.KNOWN)
+        return turns, user(draw, "stop", pick(talk.STOPS, draw, split).text)
+    new = _book_question(draw.split("new"), split, Novelty.KNOWN)
     text = f"{draw.choice(talk.INTERRUPTIONS)} {talk.lower_first(new.text)}"
     return turns, user(draw, "question", text, new.phrasing)
 
 
-def _chat(draw: Draw) -> Written:
+def _chat(draw: Draw, split: Split) -> Written:
     writers = (
         scenes.small_talk_scene, scenes.off_topic_scene, scenes.greeting_scene, scenes.thanks_scene,
     )  # fmt: skip
-    return draw.choice(writers)(draw, SPLIT), None
+    return draw.choice(writers)(draw, split), None
 
 
-def _story(draw: Draw) -> Written:
+def _story(draw: Draw, split: Split) -> Written:
     for attempt in range(_TRIES):
-        turns = scenes.backchannel_scene(draw.split(attempt), SPLIT)
+        turns = scenes.backchannel_scene(draw.split(attempt), split)
         if not any(turn.lookup for turn in turns):
             return turns, None
     raise AssertionError("unreachable: two stories in five end without a question")
 
 
-def _silence(draw: Draw) -> Written:
+def _silence(draw: Draw, split: Split) -> Written:
     return [Turn(Side.NOBODY, "silence", gap_s=0.0, duration_s=_LISTENS_S)], None
 
 
-def _noise(draw: Draw) -> Written:
-    return scenes.noise_scene(draw, SPLIT), None
+def _noise(draw: Draw, split: Split) -> Written:
+    return scenes.noise_scene(draw, split), None
 
 
-def _greeting(draw: Draw) -> Written:
+def _greeting(draw: Draw, split: Split) -> Written:
     greets = Turn(Side.WREN, "greeting", draw.choice(talk.GREETINGS))
     return [greets, Turn(Side.NOBODY, "silence", gap_s=0.0, duration_s=_GREETING_S)], None
 
 
-_WRITERS: dict[Group, Callable[[Draw], Written]] = {
+_WRITERS: dict[Group, Write] = {
     Group.KNOWN: _about(Novelty.KNOWN),
     Group.CHANGED: _about(Novelty.CHANGED),
     Group.UNSEEN: _about(Novelty.HELD_OUT_ENTITY),

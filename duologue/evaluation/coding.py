@@ -1,7 +1,7 @@
 """What the codec leaves of speech: intelligibility, spectrum, and what a recogniser still reads.
 
-Utterances of the test split: half in wren's voice, half in held-out voices, some of these through a
-room. STOI and mel distance compare decoded with original; word error rates are those of the
+Utterances of a held-out split: half in wren's voice, half in held-out voices, some of these through
+a room. STOI and mel distance compare decoded with original; word error rates are those of the
 independent recogniser on both, so that its own errors cancel out.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
-from duologue.evaluation.cases import SPLIT
+from duologue.evaluation.cases import split_key
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.ledger import Ledger, key_of
 from duologue.evaluation.table import Figure, at_least, at_most
@@ -28,6 +28,7 @@ from duologue.synthesis import room
 from duologue.synthesis.babble import babble
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import join
 from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.lines import world_line
@@ -90,19 +91,19 @@ class Line:
     pcm: Pcm
 
 
-def lines(seed: int, count: int, speaker: Speaker) -> list[Line]:
-    """Utterances of the test split, wren's and others' in turn."""
-    return [_line(seed, number, speaker) for number in range(count)]
+def lines(seed: int, count: int, speaker: Speaker, split: Split = "test") -> list[Line]:
+    """Utterances of a split, wren's and others' in turn."""
+    return [_line(seed, number, speaker, split) for number in range(count)]
 
 
-def _line(seed: int, number: int, speaker: Speaker) -> Line:
-    draw = Draw("evaluation line", seed, number)
+def _line(seed: int, number: int, speaker: Speaker, split: Split) -> Line:
+    draw = Draw("evaluation line", seed, number, *split_key(split))
     is_wren = number % 2 == 0
-    voice = WREN if is_wren else cast(draw.split("voice"), SPLIT)
+    voice = WREN if is_wren else cast(draw.split("voice"), split)
     said, utterance = [], None
     while utterance is None or utterance.seconds < _SHORTEST_S:
         write = world_line if is_wren or draw.chance(0.5) else free_sentence
-        said.append(write(draw, SPLIT))
+        said.append(write(draw, split))
         spoken = speaker.say(said[-1], voice)
         utterance = join(utterance, spoken, 0.4) if utterance else spoken
     pcm = utterance.samples
@@ -118,20 +119,22 @@ def measure(
     *,
     seed: int = 1,
     count: int = COUNT,
+    split: Split = "test",
     ears: Ears | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Measure each utterance; those that have been before are not measured again."""
     from duologue.training.metrics import mel_distance, stoi
 
-    ledger = Ledger(out / "codec.jsonl", key_of(VERSION, coder.fingerprint, seed))
+    key = key_of(VERSION, coder.fingerprint, seed, *split_key(split))
+    ledger = Ledger(out / "codec.jsonl", key)
     names = [f"line-{number:04d}" for number in range(count)]
     waiting = [number for number, name in enumerate(names) if name not in ledger]
     if waiting:
         speaker = Speaker()
-        ears = ears or Ears([*world_sentences(()), *_free_sentences()])
+        ears = ears or Ears([*world_sentences((), split=split), *_free_sentences(split)])
         for place, number in enumerate(waiting, 1):
-            line = _line(seed, number, speaker)
+            line = _line(seed, number, speaker, split)
             decoded = coder.recode(line.pcm)
             heard = stoi(line.pcm, decoded, SAMPLE_RATE)
             right = spoken_words(line.text)
@@ -175,6 +178,6 @@ def codec_figures(results: list[dict[str, Any]]) -> list[Figure]:
     return figures
 
 
-def _free_sentences() -> list[tuple[str, ...]]:
+def _free_sentences(split: Split) -> list[tuple[str, ...]]:
     draw = Draw("evaluation world", "free")
-    return [spoken_words(free_sentence(draw.split(n), SPLIT)) for n in range(_FREE_SENTENCES)]
+    return [spoken_words(free_sentence(draw.split(n), split)) for n in range(_FREE_SENTENCES)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from duologue.evaluation.reading import Reader
     from duologue.evaluation.table import Figure
     from duologue.evaluation.talker import Talker
+    from duologue.synthesis.splits import Split
 
 app = typer.Typer(
     help="Judge models: codec, speech recognition, whole conversations.", no_args_is_help=True
@@ -29,6 +30,7 @@ class System(StrEnum):
 
     SESSION = "session"
     SOCKET = "socket"
+    ORACLE = "oracle"
     REFERENCES = "references"
     RECORDED = "recorded"
     SILENT = "silent"
@@ -54,6 +56,13 @@ Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, help="Quick look: at most so many a group.")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed asks other questions in other voices.")]
+SplitName = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="Whose questions, voices and names: `test`, or `valid` for whatever is being tuned.",
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")]
 Check = Annotated[bool, typer.Option("--check", help="End with status 1 if a bar is missed.")]
 
@@ -66,8 +75,9 @@ def wren(
         System,
         typer.Option(
             help="`session`: the whole pipeline. `socket`: a whole server, over a real socket, at "
-            "the real pace. `references`: the model alone, given the true references. The others "
-            "need no model and show what the judge gives them."
+            "the real pace. `oracle`: the pipeline, but its lookups find the true references. "
+            "`references`: the model alone, given them. The others need no model and show what "
+            "the judge gives them."
         ),
     ] = System.SESSION,
     parts: Annotated[
@@ -78,6 +88,7 @@ def wren(
     ] = None,
     limit: Limit = None,
     seed: Seed = 1,
+    split: SplitName = "test",
     threads: Threads = 1,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="For text and audio; the model's if not given.")
@@ -102,6 +113,8 @@ def wren(
 
         duologue evaluate wren --limit 5
 
+        duologue evaluate wren --limit 5 --split valid --no-floor
+
         duologue evaluate wren --model runs/wren/lm/model --out out/lm --group known --group pause
 
         duologue evaluate wren --system socket --part conversations --group known --limit 3
@@ -116,35 +129,45 @@ def wren(
     from duologue.evaluation.systems import open_retriever
     from duologue.evaluation.table import by_detail, conversation_figures, stages
 
-    wanted, chosen = set(parts or Part), _groups(groups)
-    where = out or _folder(model, system)
+    wanted, chosen, held_out = set(parts or Part), _groups(groups), _held_out(split)
+    where = out or _folder(model, system, held_out)
     with faults():
         talker, coder, reader = _system(system, model, device, threads, temperature, floor, wanted)
         figures: list[Figure] = []
         if Part.RETRIEVAL in wanted and system is System.SESSION:
-            found = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
-            write_json(where / "retrieval.json", {"seed": seed, "questions": found})
+            found = finding.measure(
+                where / "knowledge", open_retriever, seed=seed, limit=limit, split=held_out
+            )
+            write_json(
+                where / "retrieval.json", {"seed": seed, "split": held_out, "questions": found}
+            )
             figures += finding.finding_figures(found)
         if Part.CODEC in wanted and coder is not None:
             with progress_bar("codec", quiet=json_output) as progress:
                 count = min(coding.COUNT, 2 * limit) if limit else coding.COUNT
-                results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
+                results = coding.measure(
+                    coder, where, seed=seed, count=count, split=held_out, progress=progress
+                )
             figures += coding.codec_figures(results)
         if reader is not None:
             with progress_bar("reading", quiet=json_output) as progress:
                 count = len(ANSWERED) * limit if limit else reading.COUNT
-                read = reading.measure(reader, where, seed=seed, count=count, progress=progress)
+                read = reading.measure(
+                    reader, where, seed=seed, count=count, split=held_out, progress=progress
+                )
             figures += reading.reading_figures(read)
         records = []
         if Part.CONVERSATIONS in wanted:
             with progress_bar("conversations", quiet=json_output) as progress:
-                held = Conversations(where, talker, seed=seed, limit=limit, groups=chosen)
+                held = Conversations(
+                    where, talker, seed=seed, limit=limit, groups=chosen, split=held_out
+                )
                 records = held.hold(progress)
             figures += conversation_figures(records)
         if Part.SPEED in wanted and system in (System.SESSION, System.REFERENCES):
             with progress_bar("speed", quiet=json_output) as progress:
                 figures += speed.speed_figures(
-                    speed.measure(talker, where, seed=seed, progress=progress)
+                    speed.measure(talker, where, seed=seed, split=held_out, progress=progress)
                 )
         answered = [record for record in records if record.group in ANSWERED]
         complete = len(records) == sum(COUNTS.values()) and wanted == set(Part)
@@ -152,7 +175,7 @@ def wren(
             talker.name, seed, figures, stages(records),
             {name: by_detail(answered, name, lambda v: v.answer_spoken)
              for name in ("voice", "relation")} if answered else {},
-            records, speed.machine(), complete,
+            records, speed.machine(), complete, held_out,
         )  # fmt: skip
     finish(report, where, as_json=json_output, check=check)
 
@@ -166,6 +189,7 @@ def codec(
         int | None, typer.Option(min=1, help="Fewer codebooks than the codec has.")
     ] = None,
     seed: Seed = 1,
+    split: SplitName = "test",
     threads: Threads = 1,
     device: Device = "auto",
     check: Check = False,
@@ -184,13 +208,17 @@ def codec(
     from duologue.evaluation.report import Report
     from duologue.evaluation.speed import machine
 
+    held_out = _held_out(split)
     torch.set_num_threads(threads)
-    where = out or _folder(model, None)
+    where = out or _folder(model, None, held_out)
     with faults(), progress_bar("codec", quiet=json_output) as progress:
         loaded = duologue.load_codec(model, device=device, num_codebooks=codebooks)
         coder = coding.MimiCoder(loaded, model)
-        results = coding.measure(coder, where, seed=seed, count=count, progress=progress)
-    report = Report(coder.name, seed, coding.codec_figures(results), machine=machine())
+        results = coding.measure(
+            coder, where, seed=seed, count=count, split=held_out, progress=progress
+        )
+    figures = coding.codec_figures(results)
+    report = Report(coder.name, seed, figures, machine=machine(), split=held_out)
     finish(report, where, as_json=json_output, check=check)
 
 
@@ -200,6 +228,7 @@ def stt(
     out: Out = None,
     limit: Limit = None,
     seed: Seed = 1,
+    split: SplitName = "test",
     threads: Threads = 1,
     device: Device = "auto",
     check: Check = False,
@@ -219,15 +248,19 @@ def stt(
     from duologue.evaluation.systems import folder_fingerprint
     from duologue.stt.load import load_recogniser, recogniser_folder
 
+    held_out = _held_out(split)
     torch.set_num_threads(threads)
-    where = out or _folder(model, None)
+    where = out or _folder(model, None, held_out)
     with faults(), progress_bar("speech recognition", quiet=json_output) as progress:
         folder = recogniser_folder(model)
         listener = hearing.ModelListener(
             load_recogniser(model, device=device), model, folder_fingerprint(folder.path)
         )
-        results = hearing.measure(listener, where, seed=seed, limit=limit, progress=progress)
-    report = Report(listener.name, seed, hearing.hearing_figures(results), machine=machine())
+        results = hearing.measure(
+            listener, where, seed=seed, limit=limit, split=held_out, progress=progress
+        )
+    figures = hearing.hearing_figures(results)
+    report = Report(listener.name, seed, figures, machine=machine(), split=held_out)
     finish(report, where, as_json=json_output, check=check)
 
 
@@ -241,6 +274,7 @@ def retrieval(
     ] = None,
     limit: Limit = None,
     seed: Seed = 1,
+    split: SplitName = "test",
     json_output: Json = False,
 ) -> None:
     """Look up the true words of all questions: what retrieval alone finds. No model is needed.
@@ -256,10 +290,14 @@ def retrieval(
     from duologue.evaluation.report import Report
     from duologue.evaluation.systems import open_retriever
 
-    where = out or Path("out/evaluation/retrieval")
-    results = finding.measure(where / "knowledge", open_retriever, seed=seed, limit=limit)
-    write_json(where / "retrieval.json", {"seed": seed, "questions": results})
-    report = Report("retrieval, given the true words", seed, finding.finding_figures(results))
+    held_out = _held_out(split)
+    where = out or _folder("retrieval", None, held_out)
+    results = finding.measure(
+        where / "knowledge", open_retriever, seed=seed, limit=limit, split=held_out
+    )
+    write_json(where / "retrieval.json", {"seed": seed, "split": held_out, "questions": results})
+    figures = finding.finding_figures(results)
+    report = Report("retrieval, given the true words", seed, figures, split=held_out)
     finish(report, where, as_json=json_output, check=False)
 
 
@@ -299,6 +337,8 @@ def _system(
 
     moshi = Moshi.from_pretrained(model, device=device)
     sampling = None if temperature is None else Sampling(temperature)
+    if system is System.ORACLE:
+        return SessionTalker(moshi, sampling, floor, oracle=True), None, None
     coder = MimiCoder(moshi.model.codec, model) if Part.CODEC in wanted else None
     if system is System.SESSION:
         reader = Reader(moshi, sampling) if Part.READING in wanted else None
@@ -316,8 +356,22 @@ def _groups(names: Sequence[str] | None) -> tuple[Group, ...]:
     return tuple(known[name] for name in names) if names else tuple(Group)
 
 
-def _folder(model: str, system: System | None) -> Path:
+def _held_out(name: str) -> Split:
+    """The split of that name, if training leaves it alone."""
+    from duologue.synthesis.splits import SPLITS
+
+    allowed = {split: split for split in SPLITS if split != "train"}
+    if name == "train":
+        raise typer.BadParameter("--split train is what models learn from; take valid or test")
+    if name not in allowed:
+        raise typer.BadParameter(f"--split {name!r} is not one of {', '.join(allowed)}")
+    return allowed[name]
+
+
+def _folder(model: str, system: System | None, split: Split) -> Path:
     name = Path(model).name or "model"
     if system is not None and system is not System.SESSION:
         name += f"-{system}"
+    if split != "test":
+        name += f"-{split}"
     return Path("out/evaluation") / name

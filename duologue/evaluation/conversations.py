@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from duologue.audio.wav import write_wav
-from duologue.evaluation.cases import COUNTS, Case, Group, write_cases
+from duologue.evaluation.cases import COUNTS, Case, Group, split_key, write_cases
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.judge import Verdict, interruption_time, judge
 from duologue.evaluation.knowledge import Library
@@ -29,6 +29,7 @@ from duologue.evaluation.world import world_sentences
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.script import Outcome
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.splits import Split
 
 VERSION = 1
 """Of cases, sounds and verdicts: results of another one are not reused."""
@@ -62,6 +63,7 @@ class Conversations:
         limit: int | None = None,
         groups: Sequence[Group] = tuple(Group),
         counts: Mapping[Group, int] = COUNTS,
+        split: Split = "test",
         ears: Ears | None = None,
     ) -> None:
         """
@@ -70,11 +72,13 @@ class Conversations:
             ears: who reads the system's voice; made for all of these cases when None.
         """
         self._out, self._talker, self._seed = out, talker, seed
-        self._all = [case for group in Group for case in write_cases(group, counts[group], seed)]
-        self._ears = ears or Ears(world_sentences(self._all))
+        self._all = [
+            case for group in Group for case in write_cases(group, counts[group], seed, split)
+        ]
+        self._ears = ears or Ears(world_sentences(self._all, split=split))
         wanted = [case for case in self._all if case.group in groups]
         self.cases = [case for case in wanted if limit is None or case.number < limit]
-        key = key_of(VERSION, talker.fingerprint, seed, sorted(counts.items()))
+        key = key_of(VERSION, talker.fingerprint, seed, sorted(counts.items()), *split_key(split))
         self._ledger = Ledger(out / f"{FOLDER}.jsonl", key)
         self._sound = out / FOLDER / key
 

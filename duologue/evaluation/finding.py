@@ -18,6 +18,7 @@ from duologue.evaluation.table import Figure
 from duologue.evaluation.words import said, spoken_words
 from duologue.evaluation.world import answer_of
 from duologue.retrieval.protocol import RetrievalContext, Retriever, attempt
+from duologue.synthesis.splits import Split
 
 DEADLINE_S = 1.5
 
@@ -25,10 +26,15 @@ Open = Callable[[Knowledge], Retriever]
 
 
 def measure(
-    folder: Path, open_retriever: Open, *, seed: int = 1, limit: int | None = None
+    folder: Path,
+    open_retriever: Open,
+    *,
+    seed: int = 1,
+    limit: int | None = None,
+    split: Split = "test",
 ) -> list[dict[str, Any]]:
     """Look up each question of the groups whose answers are judged."""
-    everything = {group: write_cases(group, COUNTS[group], seed) for group in ANSWERED}
+    everything = {group: write_cases(group, COUNTS[group], seed, split) for group in ANSWERED}
     library = Library(folder, [case for cases in everything.values() for case in cases])
     results: list[dict[str, Any]] = []
     for cases in everything.values():

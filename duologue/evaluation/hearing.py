@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
-from duologue.evaluation.cases import COUNTS, Group, write_cases
+from duologue.evaluation.cases import COUNTS, Group, split_key, write_cases
 from duologue.evaluation.ledger import Ledger, key_of
 from duologue.evaluation.lexicon import Lexicon
 from duologue.evaluation.scene import render
 from duologue.evaluation.table import Figure, at_most
 from duologue.evaluation.words import errors, spoken_words
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.splits import Split
 
 if TYPE_CHECKING:
     from duologue.stt.recogniser import Recogniser
@@ -65,14 +66,16 @@ def measure(
     *,
     seed: int = 1,
     limit: int | None = None,
+    split: Split = "test",
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Transcribe the user's side of each conversation that has not been transcribed before."""
-    ledger = Ledger(out / "stt.jsonl", key_of(VERSION, listener.fingerprint, seed))
+    key = key_of(VERSION, listener.fingerprint, seed, *split_key(split))
+    ledger = Ledger(out / "stt.jsonl", key)
     cases = [
         case
         for group in GROUPS
-        for case in write_cases(group, min(COUNTS[group], limit or COUNTS[group]), seed)
+        for case in write_cases(group, min(COUNTS[group], limit or COUNTS[group]), seed, split)
     ]
     waiting = [case for case in cases if case.id not in ledger]
     speaker, lexicon = Speaker(), Lexicon()

@@ -17,13 +17,14 @@ import torch
 
 from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
-from duologue.evaluation.cases import ANSWERED, Case, write_cases
+from duologue.evaluation.cases import ANSWERED, Case, split_key, write_cases
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.ledger import Ledger, key_of
 from duologue.evaluation.table import Figure
 from duologue.evaluation.words import errors, spoken_words
 from duologue.evaluation.world import answer_key, world_sentences
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.splits import Split
 from duologue.synthesis.voices import WREN
 from duologue.training.text_stream import Word, text_row
 
@@ -93,10 +94,10 @@ class Reader:
         return list(np.ascontiguousarray(pcm))
 
 
-def cases(seed: int, count: int) -> list[Case]:
+def cases(seed: int, count: int, split: Split = "test") -> list[Case]:
     """The first cases of each group with answers, as many of each."""
     each = -(-count // len(ANSWERED))
-    return [case for group in ANSWERED for case in write_cases(group, each, seed)]
+    return [case for group in ANSWERED for case in write_cases(group, each, seed, split)]
 
 
 def reply(case: Case, speaker: Speaker) -> Reply:
@@ -113,15 +114,17 @@ def measure(
     *,
     seed: int = 1,
     count: int = COUNT,
+    split: Split = "test",
     ears: Ears | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Let all replies be read; those that have been before are not read again."""
-    ledger = Ledger(out / "reading.jsonl", key_of(VERSION, reader.fingerprint, seed))
-    everything = cases(seed, count)
+    key = key_of(VERSION, reader.fingerprint, seed, *split_key(split))
+    ledger = Ledger(out / "reading.jsonl", key)
+    everything = cases(seed, count, split)
     waiting = [case for case in everything if case.id not in ledger]
     if waiting:
-        speaker, ears = Speaker(), ears or Ears(world_sentences(everything))
+        speaker, ears = Speaker(), ears or Ears(world_sentences(everything, split=split))
         for first in range(0, len(waiting), _AT_ONCE):
             part = [reply(case, speaker) for case in waiting[first : first + _AT_ONCE]]
             seeds = [_seed_of(one.case, seed) for one in part]

@@ -28,6 +28,7 @@ from duologue.evaluation.statistics import Estimate
 from duologue.evaluation.table import Figure
 from duologue.evaluation.talker import SAMPLE_RATE, text_of_details
 from duologue.evaluation.timeline import timeline
+from duologue.synthesis.splits import Split
 
 FORMAT = "duologue-evaluation-1"
 EXAMPLES = 4
@@ -50,12 +51,15 @@ class Report:
     machine: Mapping[str, Any] = field(default_factory=dict)
     complete: bool = True
     """False for a quick look, with fewer conversations than a whole evaluation has."""
+    split: Split = "test"
+    """What it was measured on."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "system": self.system,
             "seed": self.seed,
+            "split": self.split,
             "complete": self.complete,
             "machine": dict(self.machine),
             "figures": [figure.as_dict() for figure in self.figures],
@@ -101,7 +105,7 @@ def _page(report: Report) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     return PAGE.substitute(
         title=escape(f"Evaluation of {report.system}"),
-        facts=escape(f"seed {report.seed}{note}; {facts}"),
+        facts=escape(f"seed {report.seed}, split {report.split}{note}; {facts}"),
         body="\n".join(sections),
         data=json.dumps(report.as_dict()["figures"]).replace("</", "<\\/"),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from duologue.evaluation.activity import Pcm, Span
-from duologue.evaluation.cases import Case
+from duologue.evaluation.cases import Case, split_key
 from duologue.synthesis import room
 from duologue.synthesis.babble import babble
 from duologue.synthesis.draw import Draw
@@ -115,7 +115,7 @@ class Scene:
 def render(case: Case, speaker: Speaker) -> Scene:
     """Speak a case; the same for the same case, on any machine."""
     script = case.script
-    draw = Draw("evaluation sound", script.seed, script.index)
+    draw = Draw("evaluation sound", script.seed, script.index, *split_key(script.split))
     voice = cast_user(script)
     conditions = room.draw_conditions(draw.split("room"), _SPEECH_DB)
     line = lay_out(script, voice, speaker)

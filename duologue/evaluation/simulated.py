@@ -79,7 +79,8 @@ class ShuffledTalker:
 
     def converse(self, request: Request) -> Conversation:
         case = request.scene.case
-        following = write_cases(case.group, case.number + 2, case.script.seed)[-1]
+        script = case.script
+        following = write_cases(case.group, case.number + 2, script.seed, script.split)[-1]
         other = render(following, self._speaker)
         pcm = np.zeros_like(request.pcm)
         length = min(len(pcm), len(other.recorded))

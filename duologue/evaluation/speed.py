@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from duologue.evaluation.cases import Group, write_cases
+from duologue.evaluation.cases import Group, split_key, write_cases
 from duologue.evaluation.knowledge import FACT_BOOK, Knowledge
 from duologue.evaluation.ledger import Ledger, key_of
 from duologue.evaluation.scene import render
@@ -21,6 +21,7 @@ from duologue.evaluation.statistics import Estimate
 from duologue.evaluation.table import Figure, at_most
 from duologue.evaluation.talker import FRAME_S, FRAME_SIZE, Request, Talker
 from duologue.synthesis.speaker import Speaker
+from duologue.synthesis.splits import Split
 
 VERSION = 1
 THREADS = (1, 2)
@@ -39,13 +40,15 @@ def measure(
     seed: int = 1,
     scenes: int = _SCENES,
     threads: Sequence[int] = THREADS,
+    split: Split = "test",
     progress: Progress = lambda done, total: None,
 ) -> dict[int, dict[str, float]]:
     """Frame times by number of threads; empty for systems that do not work frame by frame."""
     import numpy as np
     import torch
 
-    ledger = Ledger(out / "speed.jsonl", key_of(VERSION, talker.fingerprint, seed, scenes))
+    key = key_of(VERSION, talker.fingerprint, seed, scenes, *split_key(split))
+    ledger = Ledger(out / "speed.jsonl", key)
     before = torch.get_num_threads()
     found: dict[int, dict[str, float]] = {}
     try:
@@ -53,7 +56,7 @@ def measure(
             name = f"threads-{count}"
             if name not in ledger:
                 torch.set_num_threads(count)
-                times = _times(talker, seed, scenes)
+                times = _times(talker, seed, scenes, split)
                 if not times:
                     return {}
                 ms = np.array(times) * 1000
@@ -69,9 +72,9 @@ def measure(
     return found
 
 
-def _times(talker: Talker, seed: int, scenes: int) -> list[float]:
+def _times(talker: Talker, seed: int, scenes: int, split: Split) -> list[float]:
     speaker = Speaker()
-    cases = write_cases(Group.KNOWN, scenes, seed)
+    cases = write_cases(Group.KNOWN, scenes, seed, split)
     times: list[float] = []
     for place, case in enumerate(cases):
         scene = render(case, speaker)

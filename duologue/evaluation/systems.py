@@ -3,7 +3,9 @@
 `SessionTalker` is the whole pipeline as sessions run it: codec, speech recognition, language model,
 dialogue brain, knowledge base, reference encoder. `ReferenceTalker` is the same model with nothing
 around it: when it asks, it is given the true reference, after the time that the recording took. The
-difference between the two is what recognition and retrieval cost.
+difference between the two is what recognition and retrieval cost. A `SessionTalker` with an oracle
+stands between them: the whole pipeline, but its lookups find the true reference, whatever was
+heard.
 """
 
 from __future__ import annotations
@@ -39,7 +41,13 @@ from duologue.evaluation.talker import (
     Piece,
     Request,
 )
-from duologue.retrieval.protocol import BackendUnavailable, RetrievalContext, Retrieved, Retriever
+from duologue.retrieval.protocol import (
+    BackendUnavailable,
+    Outcome,
+    RetrievalContext,
+    Retrieved,
+    Retriever,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,13 +65,21 @@ class SessionTalker:
     """A model with its own ears, looking things up in a request's files."""
 
     def __init__(
-        self, moshi: Moshi, sampling: Sampling | None = None, floor: bool | None = None
+        self,
+        moshi: Moshi,
+        sampling: Sampling | None = None,
+        floor: bool | None = None,
+        *,
+        oracle: bool = False,
     ) -> None:
-        """`floor` is that of `SessionOptions`."""
+        """`floor` is that of `SessionOptions`; an `oracle` finds the true references."""
         self._moshi, self._sampling, self._floor = moshi, sampling, floor
+        self._open = open_oracle if oracle else open_retriever
         ears = "with speech recognition" if moshi.bank.recogniser else "without speech recognition"
-        self.name = f"{moshi.model.name}, {ears}"
-        self.fingerprint = f"session {model_fingerprint(moshi)} {sampling} floor {floor}"
+        finds = ", finding the true references" if oracle else ""
+        self.name = f"{moshi.model.name}, {ears}{finds}"
+        kind = "oracle" if oracle else "session"
+        self.fingerprint = f"{kind} {model_fingerprint(moshi)} {sampling} floor {floor}"
 
     def converse(self, request: Request) -> Conversation:
         from duologue.session.core import FrameGiven, advance
@@ -71,7 +87,7 @@ class SessionTalker:
         from duologue.session.text import TextReader
 
         moshi, sampling = self._moshi, self._sampling
-        retriever = open_retriever(request.knowledge)
+        retriever = self._open(request.knowledge)
         try:
             session = moshi.create_session(
                 retriever=retriever, init_speaker=request.init_speaker, seed=request.seed,
@@ -227,6 +243,30 @@ class _Broken:
 
     async def aclose(self) -> None:
         return None
+
+
+class _Oracle:
+    """A back end that finds what a perfect lookup finds, whatever it is asked."""
+
+    name = "oracle"
+
+    def __init__(self, reference: str) -> None:
+        self._reference = reference
+
+    async def retrieve(self, context: RetrievalContext, deadline_s: float) -> Retrieved:
+        if not self._reference:
+            return Retrieved(Outcome.EMPTY)
+        return Retrieved(Outcome.ANSWERED, self._reference, confidence=1.0)
+
+    async def aclose(self) -> None:
+        return None
+
+
+def open_oracle(knowledge: Knowledge) -> Retriever:
+    """One that gives the true reference, and breaks where lookups are to fail."""
+    if knowledge.fault is not Fault.NONE:
+        return _Broken(knowledge.fault)
+    return _Oracle(knowledge.reference)
 
 
 def open_retriever(knowledge: Knowledge) -> Retriever:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from duologue.evaluation.cases import SPLIT, Case, Group
+from duologue.evaluation.cases import Case, Group
 from duologue.evaluation.grammar import Grammar, choices
 from duologue.evaluation.words import Same, said, spoken_words
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.script import FactId, Novelty
+from duologue.synthesis.splits import Split
 from duologue.synthesis.world import bundled_fact_book, capitalise, state_fact
 from duologue.synthesis.writer import countries, elements, facts, talk
 from duologue.synthesis.writer.personal import ask_personal
@@ -88,11 +89,11 @@ def answer_key(case: Case) -> AnswerKey:
     return AnswerKey(truth, tuple(rivals), choices(sentences, map(spoken_words, OWN_LINES)))
 
 
-def world_sentences(cases: Iterable[Case], pool: int = _POOL) -> list[Words]:
+def world_sentences(cases: Iterable[Case], pool: int = _POOL, split: Split = "test") -> list[Words]:
     """What the conversations of an evaluation may contain, on either side.
 
     `pool` is the number of questions and answers that are not asked: they keep the recogniser from
-    knowing too well what is.
+    knowing too well what is. They are of `split`, which is that of the cases.
     """
     texts: list[str] = list(OWN_LINES)
     draw = Draw("evaluation world")
@@ -108,7 +109,7 @@ def world_sentences(cases: Iterable[Case], pool: int = _POOL) -> list[Words]:
         if case.interruption:
             texts.append(case.interruption.text)
     for number in range(pool):
-        asked = any_question(draw.split(number), SPLIT)
+        asked = any_question(draw.split(number), split)
         texts += [asked.text, asked.reference, f"{draw.choice(talk.LEADS)} {asked.reference}"]
     return [words for words in map(spoken_words, texts) if words]
 
@@ -130,11 +131,11 @@ def _book(draw: Draw, case: Case, fact: FactId) -> tuple[list[Words], list[Words
         if fact.novelty is Novelty.INVENTED
         else facts.as_subject(bundled_fact_book().entity(fact.entity))
     )
-    values = dict.fromkeys([fact.answer])
+    values, split = dict.fromkeys([fact.answer]), case.script.split
     for number in range(_MOST_DRAWS):
         if len(values) >= CANDIDATES:
             break
-        other, _ = facts.answer(draw.split(number), SPLIT, subject, fact.relation, Novelty.CHANGED)
+        other, _ = facts.answer(draw.split(number), split, subject, fact.relation, Novelty.CHANGED)
         values[other.answer] = None
     if subject.entity is not None and (own := subject.entity.values.get(fact.relation)):
         values[own] = None
@@ -159,7 +160,7 @@ def _carrier(sentence: str, value: str) -> str:
 
 def _personal(case: Case, fact: FactId) -> tuple[list[Words], list[Words]]:
     """Other facts of the same kind, and this one with their answers."""
-    others = _personal_facts().get(fact.relation, ())
+    others = _personal_facts(case.script.split).get(fact.relation, ())
     references = [case.reference, *(reference for reference, _ in others)]
     values = dict.fromkeys([fact.answer, *(answer for _, answer in others)])
     own = _carrier(case.reference, fact.answer)
@@ -168,12 +169,12 @@ def _personal(case: Case, fact: FactId) -> tuple[list[Words], list[Words]]:
 
 
 @cache
-def _personal_facts() -> dict[str, tuple[tuple[str, str], ...]]:
+def _personal_facts(split: Split) -> dict[str, tuple[tuple[str, str], ...]]:
     """References and answers of facts of the user's own, by kind."""
     draw = Draw("candidates", "personal")
     found: dict[str, dict[str, str]] = {}
     for number in range(_POOL):
-        one = ask_personal(draw.split(number), SPLIT)
+        one = ask_personal(draw.split(number), split)
         same_kind = found.setdefault(one.relation, {})
         if len(same_kind) < CANDIDATES:
             same_kind[one.answer] = one.reference

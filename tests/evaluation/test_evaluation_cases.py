@@ -6,22 +6,52 @@ from pathlib import Path
 
 import pytest
 
-from duologue.evaluation.cases import ASKING, COUNTS, Case, Group, write_cases
+from duologue.evaluation.cases import ANSWERED, ASKING, COUNTS, Case, Group, write_cases
 from duologue.evaluation.knowledge import FACT_BOOK, Fault, Library
 from duologue.evaluation.scene import Scene
 from duologue.evaluation.words import said, spoken_words
-from duologue.evaluation.world import admits, answer_key, answer_of, greets, leads_in
+from duologue.evaluation.world import (
+    admits,
+    answer_key,
+    answer_of,
+    greets,
+    leads_in,
+    world_sentences,
+)
 from duologue.synthesis.mixer import cast_user
 from duologue.synthesis.script import Novelty, Outcome
 from duologue.synthesis.splits import (
     HELD_OUT_ENTITIES,
     HELD_OUT_PHRASINGS,
     HELD_OUT_VOICES,
+    Split,
     fact_split,
     name_split,
 )
 
 BOOK_GROUPS = (Group.KNOWN, Group.CHANGED, Group.UNSEEN, Group.INVENTED)
+FIRST = {
+    Group.KNOWN: (
+        "test-1-0000000", "espeak-ng:en-us+m7:r0.92p1.09t1.00",
+        "Which letters stand for rutherfordium in a formula?",
+        "The symbol of rutherfordium is R F.",
+    ),
+    Group.INVENTED: (
+        "test-1-0300000", "espeak-ng:en-gb-scotland+f4:r1.08p0.93t0.93",
+        "Since which year has sleemex been known to science?",
+        "The discovery of sleemex was in ten thirty four.",
+    ),
+    Group.PAUSE: (
+        "test-1-0600000", "festival:ked_diphone:r0.90p0.99t1.02",
+        "Could I pour zinc into a glass, or is er, it solid, or a gas?",
+        "At room temperature zinc is a solid.",
+    ),
+    Group.CHAT: (
+        "test-1-0800000", "festival:ked_diphone:r1.00p0.88t1.05",
+        "What are you good at?", "Ask me about countries, elements, or your own notes.",
+    ),
+}  # fmt: skip
+"""First cases of seed 1, written down before there was a choice of splits: script, voice, texts."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +59,41 @@ def everything() -> dict[Group, list[Case]]:
     return {group: write_cases(group, COUNTS[group], 1) for group in Group}
 
 
-def test_groups_are_as_large_as_announced(everything: dict[Group, list[Case]]) -> None:
-    assert {group: len(cases) for group, cases in everything.items()} == COUNTS
+@pytest.fixture(scope="module")
+def valid() -> dict[Group, list[Case]]:
+    """What is tuned on."""
+    return {group: write_cases(group, COUNTS[group], 1, "valid") for group in Group}
+
+
+def test_groups_are_as_large_as_announced(
+    everything: dict[Group, list[Case]], valid: dict[Group, list[Case]]
+) -> None:
+    for found in (everything, valid):
+        assert {group: len(cases) for group, cases in found.items()} == COUNTS
+
+
+@pytest.mark.parametrize("group", FIRST)
+def test_what_is_asked_in_tests_stays_the_same(
+    everything: dict[Group, list[Case]], group: Group
+) -> None:
+    script = everything[group][0].script
+    first, second = script.turns[:2]
+    assert (script.id, cast_user(script).id, first.text, second.text) == FIRST[group]
+
+
+def test_splits_share_no_question(
+    everything: dict[Group, list[Case]], valid: dict[Group, list[Case]]
+) -> None:
+    for group in ASKING:
+        asked = [
+            {case.script.turns[0].text for case in found[group]} for found in (everything, valid)
+        ]
+        assert asked[0].isdisjoint(asked[1])
+    for group in (Group.CHAT, Group.STORY):
+        pairs = zip(everything[group], valid[group], strict=True)
+        assert all(one.script.turns != other.script.turns for one, other in pairs)
+    assert write_cases(Group.PAUSE, 3, 1, "valid") == valid[Group.PAUSE][:3]
+    assert world_sentences((), 20, "valid") != world_sentences((), 20)
 
 
 def test_few_cases_are_the_first_of_many(everything: dict[Group, list[Case]]) -> None:
@@ -39,24 +102,31 @@ def test_few_cases_are_the_first_of_many(everything: dict[Group, list[Case]]) ->
     assert write_cases(Group.KNOWN, 3, 2) != everything[Group.KNOWN][:3]
 
 
-def test_phrasings_and_voices_are_held_out(everything: dict[Group, list[Case]]) -> None:
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_phrasings_and_voices_are_held_out(
+    everything: dict[Group, list[Case]], valid: dict[Group, list[Case]], split: Split
+) -> None:
+    found = everything if split == "test" else valid
     for group in BOOK_GROUPS:
-        for case in everything[group]:
-            assert case.script.turns[0].phrasing in HELD_OUT_PHRASINGS["test"]
-    for cases in everything.values():
-        assert {cast_user(case.script).speaker for case in cases} <= set(HELD_OUT_VOICES["test"])
+        for case in found[group]:
+            assert case.script.turns[0].phrasing in HELD_OUT_PHRASINGS[split]
+    for cases in found.values():
+        assert {cast_user(case.script).speaker for case in cases} <= set(HELD_OUT_VOICES[split])
 
 
-def test_entities_are_what_their_group_says(everything: dict[Group, list[Case]]) -> None:
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_entities_are_what_their_group_says(
+    everything: dict[Group, list[Case]], valid: dict[Group, list[Case]], split: Split
+) -> None:
     def facts(group: Group) -> list:
-        return [case.fact for case in everything[group]]
+        return [case.fact for case in (everything if split == "test" else valid)[group]]
 
     for fact in facts(Group.KNOWN):
         assert fact.novelty is Novelty.KNOWN
         assert fact_split(fact.entity, fact.relation) == "train"
     assert {fact.novelty for fact in facts(Group.CHANGED)} == {Novelty.CHANGED}
-    assert {fact.entity for fact in facts(Group.UNSEEN)} <= set(HELD_OUT_ENTITIES["test"])
-    assert {name_split(fact.entity) for fact in facts(Group.INVENTED)} == {"test"}
+    assert {fact.entity for fact in facts(Group.UNSEEN)} <= set(HELD_OUT_ENTITIES[split])
+    assert {name_split(fact.entity) for fact in facts(Group.INVENTED)} == {split}
 
 
 def test_no_fact_is_asked_for_twice_and_every_answer_is_in_its_reference(
@@ -70,9 +140,11 @@ def test_no_fact_is_asked_for_twice_and_every_answer_is_in_its_reference(
                 assert said(answer_of(case.fact), spoken_words(case.reference)), case.reference
 
 
-def test_keys_offer_the_answer_among_others(everything: dict[Group, list[Case]]) -> None:
-    for group in (*BOOK_GROUPS, Group.PERSONAL):
-        for case in everything[group][::20]:
+def test_keys_offer_the_answer_among_others(
+    everything: dict[Group, list[Case]], valid: dict[Group, list[Case]]
+) -> None:
+    for group in ANSWERED:
+        for case in (*everything[group][::20], *valid[group][::40]):
             key = answer_key(case)
             assert key.answer not in key.rivals
             assert set(key.answer) <= key.grammar.words

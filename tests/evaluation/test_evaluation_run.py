@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from duologue.audio.files import read_channels
 from duologue.cli.main import app
 from duologue.evaluation import coding, finding, hearing, reading, speed
-from duologue.evaluation.cases import ANSWERED, Group
+from duologue.evaluation.cases import ANSWERED, Group, split_key
 from duologue.evaluation.conversations import Conversations, Record
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.errors import EvaluationError
@@ -31,12 +32,13 @@ from duologue.evaluation.systems import (
     ReferenceTalker,
     SessionTalker,
     folder_fingerprint,
+    open_oracle,
     open_retriever,
 )
 from duologue.evaluation.table import Figure, at_least, at_most, conversation_figures, stages
 from duologue.evaluation.talker import Conversation, Request
 from duologue.evaluation.words import spoken_words
-from duologue.retrieval import Outcome, RetrievalContext, Retrieved
+from duologue.retrieval import Outcome, RetrievalContext, Retrieved, Retriever, attempt
 from duologue.session.moshi import Moshi
 from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.voices import WREN
@@ -93,6 +95,9 @@ def test_what_was_judged_is_not_judged_again(
     other.fingerprint = "another model"
     with pytest.raises(KeyboardInterrupt):
         Conversations(out, other, **options).hold()
+    with pytest.raises(KeyboardInterrupt):
+        Conversations(out, idle, **options, split="valid").hold()
+    assert (split_key("test"), split_key("valid")) == ((), ("valid",))
 
 
 def test_recordings_and_verdicts_are_kept(finished: tuple[Path, list[Record]]) -> None:
@@ -141,7 +146,7 @@ def test_the_page_needs_nothing_else(finished: tuple[Path, list[Record]], tmp_pa
     _, records = finished
     nasty = Figure("x", "</script><b>", "%", conversation_figures(records)[0].estimate)
     figures = [nasty, *conversation_figures(records)]
-    report = Report("a <system>", 1, figures, stages(records), {}, records)
+    report = Report("a <system>", 1, figures, stages(records), {}, records, split="valid")
     written = {path.name: path for path in write_report(report, tmp_path)}
     assert set(written) == {"report.json", "report.html", "report.png"}
     assert written["report.png"].read_bytes().startswith(b"\x89PNG")
@@ -153,10 +158,12 @@ def test_the_page_needs_nothing_else(finished: tuple[Path, list[Record]], tmp_pa
     assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("audio") == 3
     assert "b" not in page.tags
     assert "a &lt;system&gt;" in text
+    assert "seed 1, split valid;" in text
     for mark in ('class="trigger"', 'class="lookup"', 'class="interruption"'):
         assert mark in text
     values = json.loads(written["report.json"].read_text(encoding="utf-8"))
     assert values["format"] == "duologue-evaluation-1"
+    assert (values["seed"], values["split"]) == (1, "valid")
     assert {one["id"] for one in values["conversations"]} == {record.id for record in records}
     shown = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)[1])
     assert [one["title"] for one in shown] == [figure.title for figure in figures]
@@ -213,20 +220,38 @@ def test_a_model_that_asks_is_given_the_true_reference(
         assert lookup.arrival_frame == lookup.trigger_frame + round(0.4 / 0.08) + 1
 
 
-def test_faults_of_retrieval_are_what_they_say() -> None:
-    async def ask(fault: Fault) -> Outcome:
-        from duologue.retrieval import attempt
+async def ask(retriever: Retriever) -> Retrieved:
+    context = RetrievalContext.from_question("What is the capital of France?")
+    found = await attempt(retriever, context, 0.05)
+    await retriever.aclose()
+    return found
 
-        retriever = open_retriever(Knowledge((FACT_BOOK,), fault))
-        context = RetrievalContext.from_question("What is the capital of France?")
-        found = await attempt(retriever, context, 0.05)
-        await retriever.aclose()
-        return found.outcome
 
-    import asyncio
+@pytest.mark.parametrize("opened", [open_retriever, open_oracle])
+def test_faults_of_retrieval_are_what_they_say(opened: finding.Open) -> None:
+    for fault, outcome in (
+        (Fault.FAILS, Outcome.FAILED), (Fault.NEVER_ANSWERS, Outcome.TIMED_OUT),
+    ):  # fmt: skip
+        assert asyncio.run(ask(opened(Knowledge((FACT_BOOK,), fault)))).outcome is outcome
 
-    assert asyncio.run(ask(Fault.FAILS)) is Outcome.FAILED
-    assert asyncio.run(ask(Fault.NEVER_ANSWERS)) is Outcome.TIMED_OUT
+
+def test_an_oracle_finds_the_true_reference_whatever_it_is_asked() -> None:
+    found = asyncio.run(ask(open_oracle(Knowledge((FACT_BOOK,), reference="Tea is rare."))))
+    assert (found.outcome, found.reference) == (Outcome.ANSWERED, "Tea is rare.")
+    assert asyncio.run(ask(open_oracle(Knowledge((FACT_BOOK,))))).outcome is Outcome.EMPTY
+
+
+def test_a_session_with_an_oracle_is_told_the_true_reference(
+    moshi: Moshi, scenes: dict[Group, Scene], request_for: Callable[[Scene], Request]
+) -> None:
+    made = request_for(scenes[Group.KNOWN])
+    short = Request(made.pcm[:60_000], made.knowledge, "user", 3, made.scene)
+    plain, talker = SessionTalker(moshi), SessionTalker(moshi, oracle=True)
+    assert talker.fingerprint != plain.fingerprint
+    assert talker.name == f"{plain.name}, finding the true references"
+    references = {one.reference for one in talker.converse(short).lookups if one.reference}
+    assert references == {made.knowledge.reference}
+    assert not any(one.reference for one in plain.converse(short).lookups)
 
 
 def test_speed_is_measured_where_there_are_frames(moshi: Moshi, tmp_path: Path) -> None:
@@ -384,3 +409,29 @@ def test_the_command_writes_a_report_and_can_insist_on_bars(
     wrong = CliRunner().invoke(app, ["evaluate", "wren", "--group", "nobody"])
     assert wrong.exit_code == 2
     assert "known, changed" in wrong.output
+
+
+@pytest.mark.parametrize("command", ["wren", "codec", "stt", "retrieval"])
+def test_nothing_is_judged_by_what_it_learnt_from(command: str) -> None:
+    for split in ("train", "tests"):
+        refused = CliRunner().invoke(app, ["evaluate", command, "--split", split])
+        assert refused.exit_code == 2
+        assert "--split" in refused.output
+        assert "valid" in refused.output
+
+
+def test_what_is_tuned_on_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "out" / "evaluation"
+    for split in ("valid", "test"):
+        arguments = ["evaluate", "retrieval", "--split", split, "--limit", "1", "--json"]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["split"] == split
+    assert {path.name for path in folder.iterdir()} == {"retrieval", "retrieval-valid"}
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*/retrieval.json"))]
+    assert [one["split"] for one in found] == ["test", "valid"]
+    questions = [{one["question"] for one in part["questions"]} for part in found]
+    assert questions[0].isdisjoint(questions[1])

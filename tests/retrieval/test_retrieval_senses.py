@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.evaluation import cases, finding
+from duologue.evaluation import finding
 from duologue.evaluation.systems import open_retriever
 from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
 from duologue.retrieval.knowledge.analysis import words_of
@@ -66,12 +66,9 @@ def told(retriever: KnowledgeRetriever, question: str) -> str:
     return retriever.look_up(RetrievalContext.from_question(question)).reference
 
 
-def test_what_is_asked_in_phrasings_never_seen_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_asked_in_phrasings_never_seen_is_found(tmp_path: Path) -> None:
     """On the phrasings, entities and names held out for validation."""
-    monkeypatch.setattr(cases, "SPLIT", "valid")
-    results = finding.measure(tmp_path, open_retriever, limit=ASKED)
+    results = finding.measure(tmp_path, open_retriever, limit=ASKED, split="valid")
     for group, floor in FLOORS.items():
         right = [bool(result["right"]) for result in results if result["group"] == group]
         assert len(right) == ASKED
