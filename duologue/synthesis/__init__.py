@@ -13,7 +13,8 @@ sound in any process. In reading order:
     world.py       the fact book (countries, elements) as entities and sentences
     splits.py      what training never sees: entities, facts, names, phrasings, voices
     writer/        from a seed to a script; script.py says what a script is
-    engines/       flite, festival, espeak-ng, run as programs; align.py for the one without times
+    engines/       flite, festival, espeak-ng, run as programs; align.py for the one without times;
+                   foreign.py: speakers of other languages
     voices.py      wren's voice and the cast of users
     speaker.py     text and voice to samples, words, phones; utterance.py cuts and joins them
     timeline.py    a script on a clock: replies, lookups, barge-ins, backchannels
@@ -21,5 +22,6 @@ sound in any process. In reading order:
     mixer.py       two channels and a side-car; corpus.py: one voice at a time
     generate.py    hours of it, resumable, on all cores; command.py: the command line
 
-Debian packages: flite espeak-ng festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k.
+Debian packages: flite espeak-ng festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k;
+to train, those of `engines/foreign.py` too.
 """

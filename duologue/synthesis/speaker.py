@@ -146,7 +146,8 @@ def _speech(text: str, spoken: list[str], voice: Voice) -> Speech:
         pitch = own * voice.pitch / voice.tract if own is not None and changed else None
         return flite.speak(text, spoken, voice.name, voice.tract / voice.rate, pitch)
     if voice.engine == "festival":
-        return festival.speak(text, voice.name, voice.tract / voice.rate)
+        stretch, pitch = voice.tract / voice.rate, voice.pitch / voice.tract
+        return festival.speak(text, voice.name, stretch, pitch)
     return espeak.speak(text, voice.name, voice.rate / voice.tract, voice.pitch / voice.tract)
 
 

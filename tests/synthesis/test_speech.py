@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 
 from duologue.synthesis import align, samples
 from duologue.synthesis.draw import Draw
-from duologue.synthesis.engines import flite, program
+from duologue.synthesis.engines import festival, flite, foreign, program
 from duologue.synthesis.engines.program import MissingProgramError, SynthesizerError
 from duologue.synthesis.samples import RATE
 from duologue.synthesis.speaker import LEVEL, Speaker, spoken_form
+from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import Utterance, cut_short, insert_pause, join
 from duologue.synthesis.voices import WREN, Voice, cast
 
@@ -28,10 +30,22 @@ FESTIVAL = [
     Voice("festival", "slt", "cmu_us_slt_arctic_hts", tract=1.1),
     Voice("festival", "ked", "ked_diphone", rate=1.1),
 ]
+FOREIGN = [Voice("festival", name, name) for name in foreign.VOICES]
+KAL = Voice("festival", "kal", "kal_diphone")
 
 
 def level(pcm: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(pcm, dtype=np.float64))))
+
+
+def pitch_hz(pcm: np.ndarray) -> float:
+    """The median of where 40 ms resemble themselves most, among the loud ones."""
+    frames = pcm[: len(pcm) // 960 * 960].reshape(-1, 960)
+    loud = [frame for frame in frames if level(frame) > LEVEL]
+    lags = [
+        int(np.correlate(frame, frame, "full")[959 + 60 : 959 + 400].argmax()) for frame in loud
+    ]
+    return RATE / (60 + float(np.median(lags)))
 
 
 def check(utterance: Utterance, text: str) -> None:
@@ -64,6 +78,48 @@ def test_words_are_where_the_sound_is_in_festival(voice: Voice, full_speaker: Sp
     check(full_speaker.say(TEXT, voice), TEXT)
 
 
+@pytest.mark.parametrize("voice", FOREIGN, ids=lambda voice: voice.name)
+def test_speakers_of_other_languages_say_what_kal_says(voice: Voice, full_speaker: Speaker) -> None:
+    text = "I'd like to know the joy of Tarvonia, please."
+    foreign_one, kal = full_speaker.say(text, voice), full_speaker.say(text, KAL)
+    check(foreign_one, text)
+    assert [(phone.name, phone.word) for phone in foreign_one.phones] == [
+        (phone.name, phone.word) for phone in kal.phones
+    ]
+    for one, other in zip(foreign_one.words, kal.words, strict=True):
+        assert one.start_s == pytest.approx(other.start_s, abs=5e-3)
+        assert one.end_s == pytest.approx(other.end_s, abs=5e-3)
+
+
+def test_festival_forgets_who_spoke_before(full_speaker: Speaker) -> None:
+    voices = [FESTIVAL[1], KAL, FOREIGN[0]]
+    festival.close()
+    before = [full_speaker.say("Let me see.", voice) for voice in voices]
+    for voice in FOREIGN:
+        full_speaker.say("One moment.", voice)
+    again = [Speaker().say("Let me see.", voice) for voice in voices]
+    for one, other in zip(before, again, strict=True):
+        assert np.array_equal(one.samples, other.samples)
+        assert one.words == other.words
+
+
+def test_joins_that_a_speaker_lacks_become_the_nearest_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = foreign.ForeignVoice("somebody", "ay a:|a+j  z z|s  pau #", 100.0, "festvox-somebody")
+    monkeypatch.setitem(foreign.VOICES, "english_somebody", voice)
+    index = ["a:-j 0 1 1", "j-s 0 1 1", "#-a 0 1 1", "z-# 0 1 1", "#-# 0 1 1"]
+    header = ["EST_File index", f"NumEntries {len(index)}", "EST_Header_End"]
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "x.group").write_text("\n".join([*header, *index, "z-z 0 1 1", ""]))
+    scheme = foreign.definition("english_somebody", tmp_path)
+    assert '(("ay" "a:" "j") ("z" "z") ("pau" "#"))' in scheme
+    assert '("j-z" "j" "s")' in scheme
+    assert '("#-a:" "#" "a")' in scheme
+    assert '"z-#"' not in scheme
+    assert '"z-z"' not in scheme
+
+
 def test_speech_is_the_same_every_time(speaker: Speaker) -> None:
     for voice in (WREN, ESPEAK):
         one, other = speaker.say(TEXT, voice), Speaker().say(TEXT, voice)
@@ -93,6 +149,16 @@ def test_rate_and_pitch_do_what_they_say(speaker: Speaker) -> None:
     small = speaker.say(TEXT, Voice("flite", "awb", "awb", tract=1.16))
     natural = speaker.say(TEXT, Voice("flite", "awb", "awb"))
     assert small.seconds == pytest.approx(natural.seconds, rel=0.06)
+
+
+def test_the_pitch_of_speakers_of_other_languages_changes(full_speaker: Speaker) -> None:
+    name = FOREIGN[0].name
+    low, high = (
+        full_speaker.say("How many people live there?", Voice("festival", name, name, pitch=pitch))
+        for pitch in (0.9, 1.1)
+    )
+    assert low.words == high.words
+    assert pitch_hz(high.samples) / pitch_hz(low.samples) == pytest.approx(1.22, abs=0.08)
 
 
 def test_a_pause_moves_what_follows(speaker: Speaker) -> None:
@@ -149,6 +215,38 @@ def test_a_missing_program_is_named_with_its_packages(monkeypatch: pytest.Monkey
     program.find.cache_clear()
 
 
+def test_a_missing_speaker_is_named_with_the_packages(
+    full_speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = foreign.ForeignVoice("nobody", "pau #", 100.0, "festvox-nobody")
+    monkeypatch.setitem(foreign.VOICES, "english_nobody", voice)
+    for name, packages in (("nobody", "festvox-czech-ph"), ("somebody", "festvox-us-slt-hts")):
+        asked = Voice("festival", name, f"english_{name}" if name == "nobody" else name)
+        with pytest.raises(MissingProgramError, match=f"no voice {name}.*apt-get.*{packages}"):
+            full_speaker.say("Hello.", asked)
+
+
 def test_casting_is_wide() -> None:
     draw = Draw("cast")
     assert len({cast(draw, "train").id for _ in range(500)}) > 450
+
+
+@pytest.mark.parametrize(
+    ("split", "digest"), [("valid", "c853be031879e35d"), ("test", "5f1f6014cee47405")]
+)
+def test_who_is_cast_to_judge_by_stays(split: Split, digest: str) -> None:
+    """Scores of different days compare: more voices to learn from change nobody here."""
+    ids = [cast(Draw("cast", place), split).id for place in range(200)]
+    assert hashlib.blake2s("\n".join(ids).encode(), digest_size=8).hexdigest() == digest
+
+
+def test_half_of_the_recorded_voices_in_training_are_diphones() -> None:
+    draw = Draw("diphones")
+    recorded = [
+        voice for voice in (cast(draw, "train") for _ in range(4000)) if voice.engine != "espeak-ng"
+    ]
+    diphones = [
+        voice for voice in recorded if voice.speaker == "kal" or voice.name in foreign.VOICES
+    ]
+    assert len(diphones) / len(recorded) == pytest.approx(0.52, abs=0.04)
+    assert {voice.name for voice in diphones} >= set(foreign.VOICES)
