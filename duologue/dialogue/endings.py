@@ -35,7 +35,7 @@ _OPEN_ENDS = _set(
 )
 _ASKS = _set("how what what's when where where's which who who's whom whose why")
 _INVERTS = _set("are can could did do does has have is may was were will would")
-"""These ask as first words only."""
+"""These ask as the first word that is no address."""
 _REQUESTS = frozenset(
     [(verb, "me") for verb in ("explain", "give", "remind", "show", "tell")]
     + [("like", "to"), ("want", "to"), ("is", "it"), ("is", "there")]
@@ -45,9 +45,10 @@ _REQUESTS = frozenset(
 """These ask as well, anywhere."""
 _TELLS = frozenset(
     [("what", "a"), ("what", "an"), ("here", "is"), ("here's", "what"), ("that", "is")]
+    + [("do", "not")]
     + [("that's", word) for word in ("how", "what", "when", "where", "why")]
 )
-"""Beginnings with a word that asks elsewhere: "what a day", "here is what happened"."""
+"""Beginnings with a word that asks elsewhere: "what a day", "here is what happened", "do not"."""
 _COMMANDS = _set("calculate check convert count explain find list look name repeat search turn")
 """These ask as the first word that is no address."""
 _ADDRESSES = _set(
@@ -123,6 +124,7 @@ def _asks(sentence: str) -> bool:
         return False
     requests = any((words[n], words[n + 1]) in _REQUESTS for n in range(len(words) - 1))
     told = any(pair in _TELLS for pair in pairwise(words[: _ASKED_WITHIN + 1]))
-    asks = words[0] in _INVERTS or not (told or _ASKS.isdisjoint(words[:_ASKED_WITHIN]))
     first = next((word for word in words if word not in _ADDRESSES), "")
-    return asks or requests or first in _COMMANDS or sentence.endswith("?")
+    asks = first in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
+    asks = (asks and not told) or requests or first in _COMMANDS
+    return asks or sentence.endswith("?")

@@ -42,7 +42,8 @@ def bundle_model(
     stt = recogniser_folder(stt).path
     heard_from = ModelFolder.open(lm).config.heard_from
     if heard_from is not None and not any_recogniser:
-        own = load_recogniser(stt, device="cpu", runtime="eager")
+        # As `train hear` loads it: a hash of weights is one of their representation, too.
+        own = load_recogniser(stt, device="cpu")
         if weights_fingerprint(own.lm) != heard_from:
             raise DataError(
                 f"{lm} learnt to read what another recogniser than {stt} hears: have that one hear "

@@ -19,6 +19,7 @@ ALLOWED = {
     "dataclasses",
     "enum",
     "functools",
+    "itertools",
     "math",
     "re",
     "types",
