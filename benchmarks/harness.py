@@ -272,6 +272,8 @@ class Question:
 def ensure_prepared(question: Question, program: str) -> None:
     """Have a question's files written, once."""
     if question.prepared is not None and not question.prepared.exists():
+        if not PEER_PYTHON.exists():
+            raise SystemExit("the peers' weights are not here: run `make peers` first")
         subprocess.run([PEER_PYTHON, program, "--prepare"], check=True)
 
 
