@@ -69,7 +69,7 @@ def test_the_trunk_is_a_llama_that_looks_both_ways(tokens: int) -> None:
 
 
 def test_what_follows_the_bridge_is_a_published_conditioner() -> None:
-    import_peer("moshi")
+    import_peer("moshi.conditioners")
     from moshi.conditioners import TensorCondition
     from moshi.conditioners.tensors import TensorConditioner
 
