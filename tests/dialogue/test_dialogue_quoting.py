@@ -66,9 +66,13 @@ def test_what_follows_has_the_longest_run_before_it(
     longest = max((run(place) for place in range(len(text) + 1)), default=0)
     fitting = [place for place in range(len(text)) if longest and run(place) == longest]
     expected = {text[place] for place in fitting}
-    piece, sure = quoted(text, said).following
-    assert piece == (expected.pop() if len(expected) == 1 else 0)
-    assert sure == (min(1.0, longest / SURE_RUN) if piece else 0.0)
+    quotation = quoted(text, said)
+    if len(expected) == 1:
+        assert quotation.following == (expected.pop(), min(1.0, longest / SURE_RUN))
+    elif quotation.urge and text:
+        assert quotation.following == (text[0], 1.0), "from the beginning"
+    else:
+        assert quotation.following == NOTHING
 
 
 @given(TEXTS, SAID, SAID)
