@@ -57,9 +57,9 @@ LAYOUTS = ("kyutai", "duologue", "transformers")
 WEIGHTS_FILE = "model.safetensors"
 CODEC_FILE, CODEC_CONFIG_FILE = "mimi.safetensors", "codec.json"
 WIDE_DTYPE = torch.bfloat16
+"""What integer weights become in a layout that has none."""
 _OUR_DRAWING = ("pooled_from_text", "quoting")
 """Of `lm_gen_config`: what the published programs do not know."""
-"""What integer weights become in a layout that has none."""
 
 Progress = Callable[[str], None]
 

@@ -122,8 +122,8 @@ def _asks(sentence: str) -> bool:
     words = _WORD.findall(sentence.lower())
     if not words:
         return False
-    requests = any((words[n], words[n + 1]) in _REQUESTS for n in range(len(words) - 1))
-    told = any(pair in _TELLS for pair in pairwise(words[: _ASKED_WITHIN + 1]))
+    requests = not _REQUESTS.isdisjoint(pairwise(words))
+    told = not _TELLS.isdisjoint(pairwise(words[: _ASKED_WITHIN + 1]))
     first = next((word for word in words if word not in _ADDRESSES), "")
     asks = first in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
     asks = (asks and not told) or requests or first in _COMMANDS

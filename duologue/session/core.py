@@ -136,10 +136,12 @@ class ConversationCore:
 
     def steer(self, order: FloorOrder | None) -> Steer:
         """What the slot is made to do in the frame that is to be made; call it once for each."""
-        if order is not None and order.move is Move.YIELD:
-            self._quotation.forget()
         steer = Steer() if order is None else _STEERS[order.move](order)
+        if not self._quoting:
+            return steer
         quotation = self._quotation
+        if steer.muted:
+            quotation.forget()
         token, confidence = quotation.following
         urge = quotation.urge
         return replace(
