@@ -63,6 +63,8 @@ def _function(module: Any) -> Any:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 6), name)
     function.linkage = "internal"
+    # See `tile_product`: its constants are to take no register from that loop.
+    function.attributes.add("noinline")
     b = ir.IRBuilder(function.append_basic_block("entry"))
     table, count, vectors, used, activation, tile = function.args
     choice = b.switch(activation, function.append_basic_block("other"))

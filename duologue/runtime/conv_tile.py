@@ -45,6 +45,9 @@ def _tile_function(module: Any) -> Any:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 7), name)
     function.linkage = "internal"
+    # Written into its caller, it shares registers with all that lives there (`finish_tile`'s
+    # constants, above all): sums went to memory in the loop, and it took 1.6 times as long.
+    function.attributes.add("noinline")
     shape = ir.IRBuilder(function.append_basic_block("entry"))
     rows, count, weights, depth, vectors, half, out = function.args
     # One number for (half, vectors, count), so that one switch finds the loop.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,24 @@ def test_every_guard_has_a_record_that_it_keeps_to(regression: Any) -> None:
     for name, guard in regression.GUARDS.items():
         recorded = guard.recorded()
         assert recorded is not None, name
-        assert recorded > 2, name
+        ratio, kept = recorded
+        assert ratio > 2, name
+        assert kept in (regression.KEPT, regression.KEPT_ELSEWHERE), name
+
+
+def test_less_must_be_kept_of_what_another_processor_was_measured_with(
+    regression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = regression.GUARDS["loop"]
+    record = json.loads((regression.harness.RESULTS / "loop.json").read_text())
+    for processor, expected in (
+        (record["machine"]["processor"], regression.KEPT),
+        ("another", regression.KEPT_ELSEWHERE),
+    ):
+        monkeypatch.setattr(
+            regression.harness, "describe_machine", lambda named=processor: {"processor": named}
+        )
+        assert guard.recorded()[1] == expected
 
 
 def test_a_broken_guard_ends_with_one(

@@ -21,7 +21,15 @@ from duologue.synthesis.splits import (
 )
 from duologue.synthesis.voices import WREN, cast, catalogue
 from duologue.synthesis.world import bundled_fact_book
-from duologue.synthesis.writer import countries, elements, personal, questions, scenes, tools
+from duologue.synthesis.writer import (
+    countries,
+    elements,
+    personal,
+    questions,
+    scenes,
+    talk,
+    tools,
+)
 from duologue.synthesis.writer.dialogues import CLASSES, write_dialogue
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
@@ -111,6 +119,13 @@ def test_pauses_and_barge_ins_are_where_they_can_be() -> None:
                 assert before.lookup is not None
                 assert turn.barge_in.reaction_s < 0.5
     assert seen == {"barge_in"}
+
+
+def test_stock_phrases_are_of_every_sort() -> None:
+    draw = Draw("stock")
+    said = {talk.stock_phrase(draw) for _ in range(MANY)}
+    assert said >= {*talk.GREETINGS, *talk.LEADS, *talk.UNKNOWN, *talk.DECLINES, *talk.HEARD}
+    assert "I only speak English." in said
 
 
 def holds(name: str, text: str) -> bool:

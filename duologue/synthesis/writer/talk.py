@@ -245,6 +245,16 @@ def small_talk(draw: Draw) -> tuple[str, str]:
     return expand(draw.choice(sayings), draw), draw.choice(answers)
 
 
+def stock_phrase(draw: Draw) -> str:
+    """What wren says around the facts, of any sort as likely as of another."""
+    small = tuple(answer for _, answers in SMALL_TALK for answer in answers)
+    sorts = (
+        GREETINGS, LEADS, FILLERS, UNKNOWN, BACKCHANNELS, DECLINES, AFTER_STOP, FAREWELLS, THANKED,
+        HEARD, small,
+    )  # fmt: skip
+    return draw.choice(draw.choice(sorts))
+
+
 def story(draw: Draw, split: Split, sentences: int) -> tuple[list[str], str]:
     """The sentences of something a user tells at length, and a last one that ends it."""
     told = [free_sentence(draw, split) for _ in range(sentences)]
