@@ -50,7 +50,9 @@ class Part(StrEnum):
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder for results; out/evaluation/MODEL if not given."),
+    typer.Option(
+        "--out", "-o", help="Folder for results; out/evaluation and the model's name if not given."
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, help="Quick look: at most so many a group.")
@@ -210,7 +212,7 @@ def codec(
 
     held_out = _held_out(split)
     torch.set_num_threads(threads)
-    where = out or _folder(model, None, held_out)
+    where = out or _folder(model, "codec", held_out)
     with faults(), progress_bar("codec", quiet=json_output) as progress:
         loaded = duologue.load_codec(model, device=device, num_codebooks=codebooks)
         coder = coding.MimiCoder(loaded, model)
@@ -250,7 +252,7 @@ def stt(
 
     held_out = _held_out(split)
     torch.set_num_threads(threads)
-    where = out or _folder(model, None, held_out)
+    where = out or _folder(model, "stt", held_out)
     with faults(), progress_bar("speech recognition", quiet=json_output) as progress:
         folder = recogniser_folder(model)
         listener = hearing.ModelListener(
@@ -368,10 +370,11 @@ def _held_out(name: str) -> Split:
     return allowed[name]
 
 
-def _folder(model: str, system: System | None, split: Split) -> Path:
+def _folder(model: str, part: str | None, split: Split) -> Path:
+    """One for each report: of whole conversations, of a system's, of a part alone."""
     name = Path(model).name or "model"
-    if system is not None and system is not System.SESSION:
-        name += f"-{system}"
+    if part is not None and part != System.SESSION:
+        name += f"-{part}"
     if split != "test":
         name += f"-{split}"
     return Path("out/evaluation") / name

@@ -435,3 +435,14 @@ def test_what_is_tuned_on_has_a_folder_of_its_own(
     assert [one["split"] for one in found] == ["test", "valid"]
     questions = [{one["question"] for one in part["questions"]} for part in found]
     assert questions[0].isdisjoint(questions[1])
+
+
+def test_a_part_alone_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, short in (("codec", ("--count", "2")), ("stt", ("--limit", "1"))):
+        done = CliRunner().invoke(app, ["evaluate", command, *short, "--json"])
+        assert done.exit_code == 0, done.output
+    folder = tmp_path / "out" / "evaluation"
+    assert {path.name for path in folder.iterdir()} == {"wren-codec", "wren-stt"}
