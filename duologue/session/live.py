@@ -428,7 +428,7 @@ class Engine:
             if self._remote_stt is not None:
                 outside.hearing = RemoteHearing(await self._remote_stt.open(), first_frame)
                 seat.input.listen(outside.hearing)
-            await asyncio.wrap_future(seat.ready)
+            await self._until_ready(seat)
             if seat.ended:
                 raise EngineError("the session ended before it began")
         except BaseException as error:
@@ -440,6 +440,20 @@ class Engine:
         for command in seat.early:
             outside.runner.carry_out(command)
         seat.early.clear()
+
+    async def _until_ready(self, seat: Seat) -> None:
+        """Wait for a slot, however many want one before, as long as the thread goes on.
+
+        Raises:
+            EngineFull: the thread hangs.
+        """
+        ready = asyncio.wrap_future(seat.ready)
+        while True:
+            done, _ = await asyncio.wait((ready,), timeout=STALL_S)
+            if done:
+                return ready.result()
+            if self._thread.stalled:
+                raise EngineFull(NO_MODEL, RETRY_AFTER_S)
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run something on the thread and have its result.

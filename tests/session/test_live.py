@@ -452,6 +452,33 @@ def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPa
     run(test)
 
 
+def test_nobody_waits_for_a_slot_that_a_hanging_model_does_not_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hangs, gate = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> Any:
+        hangs.set()
+        gate.wait()
+        raise RuntimeError("lost")
+
+    async def test() -> None:
+        async with engine(drain_s=0.01) as running:
+            monkeypatch.setattr(live, "STALL_S", 0.05)
+            monkeypatch.setattr(running._conductor.bank, "start", hang)
+            opening = asyncio.ensure_future(running.open())
+            await asyncio.to_thread(hangs.wait)
+            await asyncio.sleep(0.15)
+            assert not opening.done(), "its turn may take long, as long as the thread goes on"
+            running._clock.now += tick.STALL_S + 1
+            with pytest.raises(EngineFull, match="does not run"):
+                await opening
+            assert not running._sessions
+            gate.set()
+
+    run(test)
+
+
 def test_a_model_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs, gate = threading.Event(), threading.Event()
 
