@@ -58,8 +58,18 @@ _LAST_SENTENCES = 2
 _OF_THE_LISTENER = frozenset(
     [("are", "you"), ("you", "are"), ("you're", "a"), ("your", "name"), ("hear", "me")]
     + [("ask", "you"), ("it", "going"), ("love", "me")]
+    + [("a", thing) for thing in ("joke", "poem", "song", "story")]
     + [("you", verb) for verb in ("called", "do", "doing", "feel", "help", "like", "love", "speak")]
 )
+_MAY = _set("can could will would")
+_POLITE = _set("also just maybe perhaps please quickly")
+_TELLING = _set(
+    """
+    add answer calculate check compare convert count define describe explain figure find get give
+    help list look name read recall remember remind repeat say see show spell tell translate work
+    """
+)
+"""Who is asked whether they can do anything else ("can you drive a car") is not to look it up."""
 _SHORT_WORDS = 8
 """A question about the listener has no more, nor has a courtesy."""
 _COURTESIES = _set(
@@ -95,17 +105,22 @@ def ending_of(text: str) -> Ending:
 
 
 def asks_at_the_end(text: str) -> bool:
-    """Whether one of the last sentences asks for something, or none is complete.
+    """Whether the words of one of the last sentences ask for something (a mark alone does not), or
+    what may yet ask breaks off.
 
-    Who tells a story asks on the way ("what a day it was, let me tell you").
+    Who tells a story asks on the way ("what a day it was, let me tell you"), and in one that is
+    told at length a recogniser now and then hears a voice go up.
     """
     sentences = _SENTENCE.findall(text.strip())[-_LAST_SENTENCES:]
-    return not sentences or sentences[-1][-1] not in ".?!" or any(map(_asks, sentences))
+    if not sentences or any(map(_words_ask, sentences)):
+        return True
+    return sentences[-1][-1] not in ".?!" and len(_WORD.findall(sentences[-1])) >= LEAST_WORDS
 
 
 def is_small_talk(text: str) -> bool:
-    """Whether all that is asked is about the listener ("who are you", "can you hear me"), or where
-    nothing is asked, what is said is a courtesy ("thanks a lot", "good morning")."""
+    """Whether all that is asked is about the listener ("who are you", "can you hear me") or for
+    something to be done ("can you drive a car", "tell me a joke"), or where nothing is asked, what
+    is said is a courtesy ("thanks a lot", "good morning")."""
     asking = [one for one in _SENTENCE.findall(text[-MAX_CHARACTERS:]) if _asks(one)]
     if asking:
         return all(map(_is_of_the_listener, asking))
@@ -115,16 +130,24 @@ def is_small_talk(text: str) -> bool:
 
 def _is_of_the_listener(sentence: str) -> bool:
     words = _WORD.findall(sentence.lower())
-    return len(words) <= _SHORT_WORDS and not _OF_THE_LISTENER.isdisjoint(pairwise(words))
+    if len(words) > _SHORT_WORDS:
+        return False
+    return not _OF_THE_LISTENER.isdisjoint(pairwise(words)) or _is_errand(words)
+
+
+def _is_errand(words: list[str]) -> bool:
+    asked = [word for word in words if word not in _ADDRESSES | _POLITE]
+    return len(asked) > 2 and asked[0] in _MAY and asked[1] == "you" and asked[2] not in _TELLING
 
 
 def _asks(sentence: str) -> bool:
+    return _words_ask(sentence) or (sentence.endswith("?") and bool(_WORD.search(sentence)))
+
+
+def _words_ask(sentence: str) -> bool:
     words = _WORD.findall(sentence.lower())
-    if not words:
-        return False
     requests = not _REQUESTS.isdisjoint(pairwise(words))
     told = not _TELLS.isdisjoint(pairwise(words[: _ASKED_WITHIN + 1]))
     first = next((word for word in words if word not in _ADDRESSES), "")
     asks = first in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
-    asks = (asks and not told) or requests or first in _COMMANDS
-    return asks or sentence.endswith("?")
+    return (asks and not told) or requests or first in _COMMANDS

@@ -363,6 +363,9 @@ class Floor:
         state, rules = self.state, self.rules
         if (words := self._all_words) is not None:
             ending = ending_of(words)
+            told = state.voiced >= rules.story_frames and not asks_at_the_end(words)
+            if told and ending in (Ending.RISING, Ending.QUESTION):
+                ending = Ending.STATEMENT
             short = rules.least_frames <= state.stretch <= rules.hesitation_frames
             hesitates = state.gaps and short
             return Ending.UNFINISHED if hesitates and ending is not Ending.NOTHING else ending
