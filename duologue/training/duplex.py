@@ -162,7 +162,7 @@ class DuplexTask(LanguageTask):
         self.codec = codec
         self.tokenizer_path, self.reference_tokenizer_path = tokenizer, reference_tokenizer
         self.tokenizer = TextTokenizer(tokenizer)
-        references = TextTokenizer(reference_tokenizer)
+        references = self.tokenizer_of_references = TextTokenizer(reference_tokenizer)
         lm_config = LMConfig.from_dict(
             {"text_card": len(self.tokenizer), "card": codec.config.quantizer.bins, **config.lm}
         )
@@ -253,6 +253,7 @@ class DuplexTask(LanguageTask):
             silence=silence, frame_rate=self.corpus.frame_rate,
             silent_vector=self.corpus.silent_vector,
             hints=self.spoken if self.config.hints.weight else None,
+            reference_tokenizer=self.tokenizer_of_references,
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:

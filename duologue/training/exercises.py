@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duologue.conditioning.provider import MAIN
+from duologue.conditioning.provider import MAIN, OTHER
 from duologue.training.encoded import Conversation
 from duologue.training.lm_data import (
     ZERO,
     CutSequence,
     LMBatch,
+    Reference,
     SequenceConfig,
     SequenceSampler,
 )
@@ -46,6 +47,9 @@ class ExerciseConfig:
     """Of all batches."""
     batch: int = 12
     frames: int = 100
+    told: float = 0.0
+    """Dictation: share of the sequences in which what is read out came as a reference before, as it
+    does in conversations: its rows are added to the input of the frames that are spoken."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ class ExerciseSampler(SequenceSampler):
         frame_rate: float,
         silent_vector: Tensor | None = None,
         hints: SpokenPhones | None = None,
+        reference_tokenizer: Tokenizer | None = None,
     ) -> None:
         """
         Args:
             silence: the column of codes [K] of a channel on which nothing is said.
             hints: phones that are told aside in dictation.
+            reference_tokenizer: for what is told (`ExerciseConfig.told`).
             silent_vector: what a recogniser makes of it, [dim].
         """
         super().__init__(
@@ -91,6 +97,7 @@ class ExerciseSampler(SequenceSampler):
             seed=_SEEDS[exercise], frame_rate=frame_rate,
         )  # fmt: skip
         self.exercise, self.amount, self.hints = exercise, amount, hints
+        self._tokenizer_of_references = reference_tokenizer
         self._silence = silence.numpy().astype(np.int64)[:, None]
         self._silent_vector = None if silent_vector is None else silent_vector.numpy()[None]
 
@@ -126,7 +133,18 @@ class ExerciseSampler(SequenceSampler):
             phones[inside:] = ZERO
             aside = np.concatenate([aside, phones], axis=1)
         vectors = self._heard_vectors(one, start, lead)
-        return CutSequence(codes, nothing, nothing.astype(np.float32), aside, vectors=vectors)
+        cut = CutSequence(codes, nothing, nothing.astype(np.float32), aside, vectors=vectors)
+        if self.exercise == "dictation" and self.amount.told and rng.random() < self.amount.told:
+            cut.references.append(self._reference(one, start, int(rng.integers(0, lead + 1))))
+            cut.first_speaker = OTHER  # somebody has asked for it
+        return cut
+
+    def _reference(self, one: Conversation, start: int, frame: int) -> Reference:
+        """What is read out from a frame of the recording on, arriving at one of the sequence."""
+        assert self._tokenizer_of_references is not None, "needed for what is told"
+        said = [text for text, begin, _ in one.words(MAIN) if begin >= start / self.frame_rate]
+        tokens = self._tokenizer_of_references.encode(" ".join(said))
+        return Reference(0, frame, tuple(tokens[: self.config.frames]) or None)
 
     def _heard_vectors(
         self, one: Conversation, start: int, lead: int

@@ -419,12 +419,13 @@ def sentence(seconds: float, codes: int, kind: str = "wren") -> Conversation:
     return Conversation(torch.full((levels, frames), codes, dtype=torch.int16), facts)
 
 
-def exercise(name: Exercise) -> CutSequence:
+def exercise(name: Exercise, start: int = 0, **amount: Any) -> CutSequence:
     sampler = ExerciseSampler(
-        name, [sentence(2.0, 5)], ExerciseConfig(frames=50), SequenceConfig(start_margin=8),
-        Letters(), silence=torch.tensor([1, 2, 3]), frame_rate=12.5,
+        name, [sentence(2.0, 5)], ExerciseConfig(frames=50, **amount),
+        SequenceConfig(start_margin=8), Letters(), silence=torch.tensor([1, 2, 3]),
+        frame_rate=12.5, reference_tokenizer=Letters(),
     )  # fmt: skip
-    return sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
+    return sampler.cut(sampler.conversations[0], start, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", ["dictation", "listening"])
@@ -446,6 +447,19 @@ def test_in_an_exercise_one_speaks_and_the_other_is_silent(name: Exercise) -> No
     assert (one.codes[:, said.stop :] == -1).all()
     assert [int(token) for token in text[said] if token > RETRIEVAL] == [10, 11]
     assert not one.references
+
+
+def test_what_is_dictated_may_have_come_as_a_reference() -> None:
+    plain, told = exercise("dictation"), exercise("dictation", told=1.0)
+    assert (plain.codes == told.codes).all()
+    [reference] = told.references
+    assert reference.tokens == tuple(Letters().encode("a b"))
+    assert reference.frame <= int(np.flatnonzero((told.codes[1:4] == 5).all(axis=0))[0])
+    assert (plain.first_speaker, told.first_speaker) == (None, OTHER)
+    [rest] = exercise("dictation", start=5, told=1.0).references
+    assert rest.frame == 0
+    assert rest.tokens == tuple(Letters().encode("b")), "only what is still to be said"
+    assert not exercise("listening", told=1.0).references
 
 
 def test_in_dictation_the_phones_of_its_own_voice_are_told_as_late_as_the_voice_is() -> None:
@@ -470,7 +484,7 @@ def test_exercises_teach_one_thing_only(
 ) -> None:
     amount = {"share": 0.3, "batch": 2, "frames": 40}
     trainer = duplex(
-        encoded, codec, tokenizer_file, tmp_path, dictation=amount, listening=amount,
+        encoded, codec, tokenizer_file, tmp_path, dictation={**amount, "told": 0.5}, listening=amount,
         also=[sentence(2.0, 5), sentence(2.0, 5, "users")], losses={"heard": 0.5},
         run={"steps": 12}, hints={"weight": 0.5, "phones": ["a", "b"]},
     )  # fmt: skip
