@@ -46,7 +46,9 @@ from duologue.training.exercises import (
     Exercise,
     ExerciseConfig,
     ExerciseSampler,
+    Room,
     SpokenPhones,
+    rooms_of,
 )
 from duologue.training.language import (
     CODEC_CONFIG_NAME,
@@ -241,6 +243,15 @@ class DuplexTask(LanguageTask):
             self.sampler, scripts, exercises, batch=config.run.batch, seed=config.run.seed
         )
 
+    def _rooms(self, amount: ExerciseConfig) -> list[Room]:
+        if not amount.rooms:
+            return []
+        recorded = [one for one in self.corpus.train if one.is_dialogue]
+        rooms = rooms_of(recorded, self.corpus.frame_rate)
+        if not rooms:
+            raise DataError("rooms: no user of these dialogues is silent for two seconds")
+        return rooms
+
     def _exercise(
         self, exercise: Exercise, amount: ExerciseConfig, silence: Tensor
     ) -> ExerciseSampler:
@@ -253,7 +264,7 @@ class DuplexTask(LanguageTask):
             silence=silence, frame_rate=self.corpus.frame_rate,
             silent_vector=self.corpus.silent_vector,
             hints=self.spoken if self.config.hints.weight else None,
-            reference_tokenizer=self.tokenizer_of_references,
+            reference_tokenizer=self.tokenizer_of_references, rooms=self._rooms(amount),
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:

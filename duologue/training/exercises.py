@@ -12,7 +12,7 @@ In a dialogue everybody is silent most of the time, and what is said is much the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,6 +37,8 @@ Exercise = Literal["dictation", "listening"]
 CORPORA: dict[Exercise, str] = {"dictation": "wren", "listening": "users"}
 """The kind of corpus that an exercise takes its sentences from."""
 _SEEDS: dict[Exercise, int] = {"dictation": 2_000_003, "listening": 3_000_017}
+_BEFORE_S, _AFTER_S, _LEAST_S = 0.3, 0.5, 2.0
+"""A user is silent from so long after a word to so long before the next, and for so long."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,37 @@ class ExerciseConfig:
     told: float = 0.0
     """Dictation: share of the sequences in which what is read out came as a reference before, as it
     does in conversations: its rows are added to the input of the frames that are spoken."""
+    rooms: float = 0.0
+    """Dictation: share of the sequences in which the user's channel is that of a recording, at a
+    time when its user is silent; else there is nothing on it at all."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A stretch of a user's channel on which nobody says a word."""
+
+    codes: NDArray[np.int64]
+    """[K, F]"""
+    vectors: NDArray[np.float32] | None
+    """[F, dim]: what a recogniser made of it."""
+
+
+def rooms_of(conversations: Iterable[Conversation], frame_rate: float) -> list[Room]:
+    """What is heard of users who are silent for two seconds or longer: noise, echoes, nothing."""
+    rooms = []
+    for one in conversations:
+        silent = np.ones(one.frames, dtype=np.bool_)
+        for _, begin, end in one.words(OTHER):
+            first = max(0, int((begin - _BEFORE_S) * frame_rate))
+            silent[first : math.ceil((end + _AFTER_S) * frame_rate)] = False
+        edges = np.flatnonzero(np.diff(silent, prepend=False, append=False))
+        for start, stop in edges.reshape(-1, 2):
+            if stop - start >= _LEAST_S * frame_rate:
+                codes = one.codes[one.codes.shape[0] // 2 :, start:stop].numpy().astype(np.int64)
+                told = one.vectors
+                vectors = None if told is None else told[start:stop].float().numpy()
+                rooms.append(Room(codes, vectors))
+    return rooms
 
 
 @dataclass(frozen=True)
@@ -84,12 +117,14 @@ class ExerciseSampler(SequenceSampler):
         silent_vector: Tensor | None = None,
         hints: SpokenPhones | None = None,
         reference_tokenizer: Tokenizer | None = None,
+        rooms: Sequence[Room] = (),
     ) -> None:
         """
         Args:
             silence: the column of codes [K] of a channel on which nothing is said.
             hints: phones that are told aside in dictation.
             reference_tokenizer: for what is told (`ExerciseConfig.told`).
+            rooms: to draw from (`ExerciseConfig.rooms`).
             silent_vector: what a recogniser makes of it, [dim].
         """
         super().__init__(
@@ -97,7 +132,7 @@ class ExerciseSampler(SequenceSampler):
             seed=_SEEDS[exercise], frame_rate=frame_rate,
         )  # fmt: skip
         self.exercise, self.amount, self.hints = exercise, amount, hints
-        self._tokenizer_of_references = reference_tokenizer
+        self._tokenizer_of_references, self._rooms = reference_tokenizer, rooms
         self._silence = silence.numpy().astype(np.int64)[:, None]
         self._silent_vector = None if silent_vector is None else silent_vector.numpy()[None]
 
@@ -137,7 +172,18 @@ class ExerciseSampler(SequenceSampler):
         if self.exercise == "dictation" and self.amount.told and rng.random() < self.amount.told:
             cut.references.append(self._reference(one, start, int(rng.integers(0, lead + 1))))
             cut.first_speaker = OTHER  # somebody has asked for it
+        if self.exercise == "dictation" and self.amount.rooms and rng.random() < self.amount.rooms:
+            self._furnish(cut, inside, rng)
         return cut
+
+    def _furnish(self, cut: CutSequence, inside: int, rng: np.random.Generator) -> None:
+        """Put a room on the user's channel, from some moment of it to its end."""
+        room = self._rooms[int(rng.integers(len(self._rooms)))]
+        first = int(rng.integers(0, max(1, room.codes.shape[1] - inside + 1)))
+        codes = room.codes[:, first : first + inside]
+        cut.codes[-len(codes) :, : codes.shape[1]] = codes
+        if cut.vectors is not None and room.vectors is not None:
+            cut.vectors[: codes.shape[1]] = room.vectors[first : first + inside]
 
     def _reference(self, one: Conversation, start: int, frame: int) -> Reference:
         """What is read out from a frame of the recording on, arriving at one of the sequence."""

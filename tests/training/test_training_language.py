@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -34,7 +35,13 @@ from duologue.training.config import parse
 from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
-from duologue.training.exercises import Exercise, ExerciseConfig, ExerciseSampler, SpokenPhones
+from duologue.training.exercises import (
+    Exercise,
+    ExerciseConfig,
+    ExerciseSampler,
+    SpokenPhones,
+    rooms_of,
+)
 from duologue.training.heard import hear_corpus
 from duologue.training.heard_pieces import HeardPieces, collect_pieces
 from duologue.training.language import Corpus
@@ -462,6 +469,33 @@ def test_what_is_dictated_may_have_come_as_a_reference() -> None:
     assert not exercise("listening", told=1.0).references
 
 
+def test_a_dictation_may_be_given_in_a_room_where_the_user_is_silent() -> None:
+    codes = torch.arange(125, dtype=torch.int16).repeat(6, 1)
+    facts = {"kind": "dialogue", "alignments": spoken("so it is", 3.0, OTHER)}
+    recorded = Conversation(codes, facts, vectors=torch.arange(125.0)[:, None].repeat(1, 2))
+    before, after = rooms_of([recorded, sentence(1.0, 5)], 12.5)
+    assert before.codes[0].tolist() == list(range(33))
+    assert after.codes[0, 0] == math.ceil((3.85 + 0.5) * 12.5)
+    assert after.codes[0, -1] == 124
+    assert after.vectors is not None
+    assert (after.vectors[:, 0] == after.codes[0]).all()
+
+    sampler = ExerciseSampler(
+        "dictation", [sentence(2.0, 5)], ExerciseConfig(frames=50, rooms=1.0),
+        SequenceConfig(start_margin=8), Letters(), silence=torch.tensor([1, 2, 3]),
+        silent_vector=torch.full((2,), -7.0), frame_rate=12.5, rooms=[before, after],
+    )  # fmt: skip
+    cut = sampler.cut(sampler.conversations[0], 0, np.random.default_rng(0))
+    assert cut.vectors is not None
+    inside = int((cut.codes[4] >= 0).sum())
+    heard = cut.codes[4:, :inside]
+    assert (heard[0] == heard[2]).all()
+    assert (np.diff(heard[0]) == 1).all(), "one stretch of one room"
+    assert (cut.vectors[:inside, 1] == heard[0]).all()
+    assert (cut.vectors[inside:] == -7.0).all()
+    assert (cut.codes[4:, inside:] == -1).all()
+
+
 def test_in_dictation_the_phones_of_its_own_voice_are_told_as_late_as_the_voice_is() -> None:
     phones = PhoneSet.listing(["k", "ae"])
     one = sentence(2.0, 5)
@@ -484,7 +518,8 @@ def test_exercises_teach_one_thing_only(
 ) -> None:
     amount = {"share": 0.3, "batch": 2, "frames": 40}
     trainer = duplex(
-        encoded, codec, tokenizer_file, tmp_path, dictation={**amount, "told": 0.5}, listening=amount,
+        encoded, codec, tokenizer_file, tmp_path,
+        dictation={**amount, "told": 0.5, "rooms": 0.5}, listening=amount,
         also=[sentence(2.0, 5), sentence(2.0, 5, "users")], losses={"heard": 0.5},
         run={"steps": 12}, hints={"weight": 0.5, "phones": ["a", "b"]},
     )  # fmt: skip
