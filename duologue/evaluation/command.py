@@ -303,6 +303,63 @@ def retrieval(
     finish(report, where, as_json=json_output, check=False)
 
 
+@app.command()
+def questions(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV file: columns question, and answer (words that it must contain).",
+            exists=True, dir_okay=False, readable=True,
+        ),
+    ],
+    knowledge: Annotated[
+        list[Path],
+        typer.Option(
+            "--knowledge", "-k", help="Facts to look them up in; may be repeated.",
+            exists=True, dir_okay=False, readable=True,
+        ),
+    ],
+    model: Model = DEFAULT_MODEL,
+    out: Out = None,
+    seed: Seed = 1,
+    split: Annotated[
+        str, typer.Option("--split", help="Whose voices ask: `test`, or `valid` for tuning.")
+    ] = "test",
+    threads: Threads = 1,
+    device: Device = "auto",
+    json_output: Json = False,
+) -> None:  # fmt: skip
+    """Ask a model your own questions about your own facts, in voices that it never heard.
+
+    Says how often the fact was found, written, and spoken so that a recogniser understands it; all
+    that was said is in the folder, as sound and in `questions.jsonl`.
+
+    Examples:
+
+        duologue evaluate questions examples/questions.csv --knowledge examples/facts.md
+    """
+    import torch
+
+    from duologue.evaluation import asking
+    from duologue.evaluation.report import Report
+    from duologue.evaluation.speed import machine
+    from duologue.evaluation.systems import SessionTalker
+    from duologue.session.moshi import Moshi
+
+    held_out = _held_out(split)
+    torch.set_num_threads(threads)
+    where = out or _folder(model, "questions", held_out)
+    with faults(), progress_bar("questions", quiet=json_output) as progress:
+        wanted = asking.read_questions(questions)
+        talker = SessionTalker(Moshi.from_pretrained(model, device=device))
+        results = asking.measure(
+            talker, wanted, knowledge, where, seed=seed, split=held_out, progress=progress
+        )
+    figures = asking.asking_figures(results)
+    report = Report(talker.name, seed, figures, machine=machine(), split=held_out)
+    finish(report, where, as_json=json_output, check=False)
+
+
 def _system(
     system: System,
     model: str,

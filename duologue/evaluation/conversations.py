@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from duologue.audio.wav import write_wav
+from duologue.evaluation.activity import Pcm
 from duologue.evaluation.cases import COUNTS, Case, Group, split_key, write_cases
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.judge import Verdict, interruption_time, judge
@@ -95,7 +96,7 @@ class Conversations:
                 scene = render(case, speaker)
                 scene, conversation = self._converse(scene, library)
                 verdict = judge(scene, conversation, self._ears)
-                write_wav(self._audio(case), _both(scene, conversation), SAMPLE_RATE)
+                write_wav(self._audio(case), both_sides(conversation.pcm, scene.heard), SAMPLE_RATE)
                 details = _details(scene, conversation)
                 self._ledger.add(case.id, {"verdict": verdict.as_dict(), "details": details})
                 progress(total - len(waiting) + place, total)
@@ -133,11 +134,10 @@ class Conversations:
         return Record(case.id, case.group, verdict, stored["details"], self._audio(case))
 
 
-def _both(scene: Scene, conversation: Conversation) -> np.ndarray:
-    """Both sides [2, T]: left the system."""
-    length = max(len(scene.heard), len(conversation.pcm))
-    sides = (conversation.pcm, scene.heard)
-    return np.stack([np.pad(side, (0, length - len(side))) for side in sides])
+def both_sides(system: Pcm, user: Pcm) -> np.ndarray:
+    """Samples of both [2, T]: left the system."""
+    length = max(len(system), len(user))
+    return np.stack([np.pad(side, (0, length - len(side))) for side in (system, user)])
 
 
 def _details(scene: Scene, conversation: Conversation) -> dict[str, Any]:

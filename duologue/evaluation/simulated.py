@@ -45,7 +45,7 @@ class RecordedTalker:
             self.name, self.fingerprint = "recorded replies, deaf to interruptions", "deaf"
 
     def converse(self, request: Request) -> Conversation:
-        scene = request.scene
+        scene = _known(request)
         pcm, end_s = scene.recorded.copy(), float("inf")
         if scene.interrupted_s is not None and self._reaction_s is not None:
             end_s = scene.interrupted_s + self._reaction_s
@@ -78,7 +78,7 @@ class ShuffledTalker:
         self._speaker = speaker
 
     def converse(self, request: Request) -> Conversation:
-        case = request.scene.case
+        case = _known(request).case
         script = case.script
         following = write_cases(case.group, case.number + 2, script.seed, script.split)[-1]
         other = render(following, self._speaker)
@@ -104,6 +104,11 @@ def _pieces(words: tuple[Word, ...], before_s: float, later_s: float = 0.0) -> t
         for word in words
         if word.start_s < before_s
     )
+
+
+def _known(request: Request) -> Scene:
+    assert request.scene is not None, "an oracle has to know what it is asked"
+    return request.scene
 
 
 def _lookups(scene: Scene) -> tuple[Lookup, ...]:

@@ -30,7 +30,8 @@ class Request:
     init_speaker: str
     """`model` if the system is to begin, else `user`."""
     seed: int
-    scene: Scene
+    scene: Scene | None = None
+    """What there is to know about it, where there is more than its sound."""
 
 
 @dataclass(frozen=True)
