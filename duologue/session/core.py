@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from duologue.stt.ports import Heard
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 MAX_WAITING_PARTS = 64
 """Encoded parts that wait for their injection; the brain asks for far fewer."""
 
@@ -208,9 +209,7 @@ class ConversationCore:
         if isinstance(given, ReferenceEncoded):
             if rows is None or rows.shape != (given.rows, self.bank.dim):
                 raise ValueError(f"a reference of {given.rows} rows came without its rows")
-            self._parts[given.sequence, given.part] = rows
-            while len(self._parts) > MAX_WAITING_PARTS:
-                del self._parts[next(iter(self._parts))]
+            _keep(self._parts, (given.sequence, given.part), rows)
         return self._carry_out(self.brain.receive(given))
 
     def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -318,9 +317,7 @@ class ConversationCore:
                 case TurnStarted(role=Role.USER):
                     self.questions.begin_turn(self.brain.frame - output.frame)
                 case EncodeReference() if self._quoting:
-                    self._texts[output.sequence, output.part] = output.text
-                    while len(self._texts) > MAX_WAITING_PARTS:
-                        del self._texts[next(iter(self._texts))]
+                    _keep(self._texts, (output.sequence, output.part), output.text)
                 case StartLookup():
                     self.questions.begin_lookup(output.lookup)
             rest.append(output)
@@ -354,6 +351,13 @@ class ConversationCore:
         self.questions.forget()
         if self.bank.recogniser is not None:
             self._words = self.bank.recogniser.assembler()
+
+
+def _keep(waiting: dict[tuple[int, int], T], key: tuple[int, int], value: T) -> None:
+    """Have something wait for its part of a reference; of too many, the oldest goes."""
+    waiting[key] = value
+    while len(waiting) > MAX_WAITING_PARTS:
+        del waiting[next(iter(waiting))]
 
 
 def advance(
