@@ -20,6 +20,7 @@ from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.splits import Split
 from duologue.synthesis.utterance import join
 from duologue.synthesis.voices import WREN, cast
+from duologue.synthesis.writer.english import english_sentence
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
 from duologue.synthesis.writer.sentences import free_sentence
@@ -38,6 +39,8 @@ class _Mixture:
     """Share of lists of names, likewise."""
     patchwork: float
     """Share of scraps of sentences sewn together, likewise."""
+    english: float
+    """Share of sentences that others have written, likewise."""
     replies: float
     """Share of answers in what is said of wren's world; the others are questions."""
     stock: float
@@ -49,13 +52,37 @@ class _Mixture:
 Kind = Literal["mono", "wren", "users"]
 _MIXTURES: dict[Kind, _Mixture] = {
     "mono": _Mixture(
-        wren=0.25, free=0.5, loose=0.0, names=0.0, patchwork=0.0, stock=0.0, replies=0.5, rooms=0.3
+        wren=0.25,
+        free=0.5,
+        loose=0.0,
+        names=0.0,
+        patchwork=0.0,
+        stock=0.0,
+        english=0.0,
+        replies=0.5,
+        rooms=0.3,
     ),
     "wren": _Mixture(
-        wren=1.0, free=0.3, loose=0.2, names=0.25, patchwork=0.0, stock=0.15, replies=0.9, rooms=0.0
+        wren=1.0,
+        free=0.3,
+        loose=0.1,
+        names=0.25,
+        patchwork=0.0,
+        stock=0.15,
+        english=0.15,
+        replies=0.9,
+        rooms=0.0,
     ),
     "users": _Mixture(
-        wren=0.0, free=0.2, loose=0.2, names=0.15, patchwork=0.35, stock=0.0, replies=0.3, rooms=0.4
+        wren=0.0,
+        free=0.2,
+        loose=0.1,
+        names=0.1,
+        patchwork=0.2,
+        stock=0.0,
+        english=0.4,
+        replies=0.3,
+        rooms=0.4,
     ),
 }
 _ITEM_S = (3.0, 12.0)
@@ -104,7 +131,7 @@ def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
     if split == "train":
         shares = {
             "loose": mixture.loose, "names": mixture.names, "patchwork": mixture.patchwork,
-            "stock": mixture.stock,
+            "stock": mixture.stock, "english": mixture.english,
         }  # fmt: skip
     free = (1 - sum(shares.values())) * mixture.free
     rest = 1 - sum(shares.values()) - free
@@ -117,6 +144,8 @@ def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
             return patchwork(draw)
         case "stock":
             return stock_phrase(draw)
+        case "english":
+            return english_sentence(draw)
         case "free":
             return free_sentence(draw, split)
         case _:

@@ -5,7 +5,7 @@
 #
 # Needs: apt-get install flite espeak-ng festival festvox-us-slt-hts festvox-kallpc16k festvox-kdlpc16k \
 #     festvox-czech-ph festvox-czech-machac festvox-czech-dita festvox-czech-krb festvox-italp16k festvox-itapc16k \
-#     festvox-suopuhe-mv festvox-suopuhe-lj festvox-hi-nsk
+#     festvox-suopuhe-mv festvox-suopuhe-lj festvox-hi-nsk wordnet-base
 # Disk: about 173 MB an hour for one channel, 346 MB for two. HOURS multiplies the training sets,
 # and below 1 those to judge by too.
 set -euo pipefail

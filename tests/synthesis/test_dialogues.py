@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from duologue.synthesis.draw import Draw
+from duologue.synthesis.engines.program import MissingProgramError
 from duologue.synthesis.script import Dialogue, Novelty, Outcome, Speaker
 from duologue.synthesis.speaker import spoken_form
 from duologue.synthesis.splits import (
@@ -24,6 +26,7 @@ from duologue.synthesis.world import bundled_fact_book
 from duologue.synthesis.writer import (
     countries,
     elements,
+    english,
     personal,
     questions,
     scenes,
@@ -121,6 +124,28 @@ def test_pauses_and_barge_ins_are_where_they_can_be() -> None:
     assert seen == {"barge_in"}
 
 
+@pytest.mark.skipif(not english.FOLDER.is_dir(), reason="apt-get install wordnet-base")
+def test_english_is_varied_and_can_be_read_out() -> None:
+    texts = english.examples()
+    assert len(set(texts)) == len(texts) > 30_000
+    assert len({word for text in texts for word in text.lower().split()}) > 20_000
+    assert all(re.fullmatch(r"[A-Za-z' ,;-]+[.?!]?", text) for text in texts)
+    sentence = english.english_sentence(Draw("english"))
+    assert sentence[0].isupper()
+    assert sentence[-1] in ".?!"
+    assert sentence == english.english_sentence(Draw("english"))
+
+
+def test_without_wordnet_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(english, "FOLDER", tmp_path / "none")
+    english.examples.cache_clear()
+    with pytest.raises(MissingProgramError, match="apt-get install wordnet-base"):
+        english.english_sentence(Draw("english"))
+    english.examples.cache_clear()
+
+
 def test_stock_phrases_are_of_every_sort() -> None:
     draw = Draw("stock")
     said = {talk.stock_phrase(draw) for _ in range(MANY)}
@@ -140,6 +165,8 @@ def test_training_never_names_a_held_out_entity() -> None:
     everything += "\n".join(loose_words(draw) for _ in range(MANY))
     everything += "\n".join(loose_names(draw) for _ in range(MANY))
     everything += "\n".join(patchwork(draw) for _ in range(MANY))
+    if english.FOLDER.is_dir():
+        everything += "\n".join(english.examples())
     for names in HELD_OUT_ENTITIES.values():
         for name in names:
             assert not holds(name, everything), name

@@ -20,6 +20,7 @@ from duologue.synthesis.writer.facts import entities, invented_subject
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.sentences import free_sentence
 from duologue.synthesis.writer.talk import lower_first
+from duologue.synthesis.writer.words import REJECTED
 
 _KNOWN = 15_000
 """Words, the most frequent first."""
@@ -33,7 +34,6 @@ _NAMES = (3, 6)
 _NAMED = ("capital", "currency", "language")
 """Relations whose values are names."""
 _SPOKEN = re.compile(r"(?=.*[aeiouy])[a-z]{2,14}")
-_REJECTED = re.compile(r"bitch|cock|cunt|dick|fuck|hitler|kill|nazi|porn|rap(e|ist)|sex|shit|slut")
 
 
 def loose_words(draw: Draw) -> str:
@@ -97,7 +97,7 @@ def _words() -> tuple[str, ...]:
     return tuple(
         word
         for word in top_n_list("en", _KNOWN)
-        if _SPOKEN.fullmatch(word) and not _REJECTED.search(word) and word not in names
+        if _SPOKEN.fullmatch(word) and not REJECTED.search(word) and word not in names
     )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from duologue.synthesis.wordlist import listed
+
+REJECTED = re.compile(r"bitch|cock|cunt|dick|fuck|hitler|kill|nazi|porn|rap(e|ist)|sex|shit|slut")
+"""What nobody has to say, in lists of others' words."""
 
 OBJECTS = listed(
     """
