@@ -70,6 +70,10 @@ _TELLING = _set(
     """
 )
 """Who is asked whether they can do anything else ("can you drive a car") is not to look it up."""
+_DEEDS = _set(
+    "book buy call cook dance draw drive guess help let let's make open order play sing write"
+)
+"""Who is told to do one of these, neither."""
 _SHORT_WORDS = 8
 """A question about the listener has no more, nor has a courtesy."""
 _COURTESIES = _set(
@@ -112,7 +116,9 @@ def asks_at_the_end(text: str) -> bool:
     told at length a recogniser now and then hears a voice go up.
     """
     sentences = _SENTENCE.findall(text.strip())[-_LAST_SENTENCES:]
-    if not sentences or any(map(_words_ask, sentences)):
+    # "My notes should have it, what do they say?"
+    clauses = [part for one in sentences if one.endswith("?") for part in one.split(",")]
+    if not sentences or any(map(_words_ask, [*sentences, *clauses])):
         return True
     return sentences[-1][-1] not in ".?!" and len(_WORD.findall(sentences[-1])) >= LEAST_WORDS
 
@@ -120,12 +126,13 @@ def asks_at_the_end(text: str) -> bool:
 def is_small_talk(text: str) -> bool:
     """Whether all that is asked is about the listener ("who are you", "can you hear me") or for
     something to be done ("can you drive a car", "tell me a joke"), or where nothing is asked, what
-    is said is a courtesy ("thanks a lot", "good morning")."""
+    is said is a courtesy ("thanks a lot", "good morning") or an order ("let us play a game")."""
     asking = [one for one in _SENTENCE.findall(text[-MAX_CHARACTERS:]) if _asks(one)]
     if asking:
         return all(map(_is_of_the_listener, asking))
     words = _WORD.findall(text.lower())
-    return len(words) <= _SHORT_WORDS and not _COURTESIES.isdisjoint(words)
+    told = next((word for word in words if word not in _ADDRESSES | _POLITE), "") in _DEEDS
+    return len(words) <= _SHORT_WORDS and (told or not _COURTESIES.isdisjoint(words))
 
 
 def _is_of_the_listener(sentence: str) -> bool:

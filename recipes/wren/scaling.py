@@ -43,7 +43,7 @@ def main() -> None:
         for point in curve["points"]:
             axis.annotate(f"  {point['version']}", (point["amount"], point["value"][0]))
         last, gain = slope(curve)
-        line = np.array([amounts[0], 4 * amounts[-1]])
+        line = np.array([amounts[0], 2 * amounts[-1]])
         axis.plot(line, last + gain * np.log2(line / amounts[-1]), "--", linewidth=1)
         axis.axhline(curve["bar"], color="C2", linewidth=1)
         axis.set_xscale("log", base=2)
