@@ -85,6 +85,14 @@ def _full_codec() -> dict[str, harness.Figures]:
     return _mimi({"kind": "stream", "books": 8, "threads": 1})
 
 
+def _recordings() -> dict[str, harness.Figures]:
+    harness.ensure_prepared(mimi.QUESTION, mimi.__file__)
+    options = {"kind": "offline", "books": 8, "threads": 2, "seconds": 10}
+    return harness.compare(
+        mimi.systems(options, 1, (mimi.OURS, mimi.EAGER)), rounds=3, deadline_s=30
+    )
+
+
 def _step(precision: str) -> dict[str, harness.Figures]:
     harness.ensure_prepared(lm.QUESTION, lm.__file__)
     asked = lm.systems({"precision": precision, "threads": 1}, (lm.OURS, lm.EAGER))
@@ -100,6 +108,7 @@ GUARDS = {
     "loop of four": Guard("loop", "4-1", loop.OURS, loop.EAGER, "frame", lambda: _loop(4)),
     "wren's codec": Guard("mimi", "wren-1-1", mimi.OURS, mimi.EAGER, "both", _small_codec),
     "Mimi": Guard("mimi", "stream-8-1", mimi.OURS, mimi.EAGER, "both", _full_codec),
+    "Mimi, recordings": Guard("mimi", "offline-10-2", mimi.OURS, mimi.EAGER, "both", _recordings),
     "a step in int8": Guard("lm", "int8-1", lm.OURS, lm.EAGER, "step", lambda: _step("int8")),
     "a step in int4": Guard("lm", "int4-1", lm.OURS, lm.EAGER, "step", lambda: _step("int4")),
 }
