@@ -416,13 +416,20 @@ def test_stopping_ends_all_sessions() -> None:
     run(test)
 
 
-def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs, gate = threading.Event(), threading.Event()
+class Hang:
+    """What never comes back, or only when the test is over."""
 
-    def hang(*_: Any) -> Any:
-        hangs.set()
-        gate.wait()
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def __call__(self, *_: Any) -> Any:
+        self.begun.set()
+        self.over.wait()
         raise RuntimeError("lost")
+
+
+def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = Hang()
 
     async def test() -> None:
         async with engine(drain_s=0.01) as running:
@@ -431,7 +438,7 @@ def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPa
             await talk(session, reader, AUDIO[:2])
             monkeypatch.setattr(running._conductor.bank, "step", hang)
             session.push(AUDIO[2])
-            await asyncio.to_thread(hangs.wait)
+            await asyncio.to_thread(hang.begun.wait)
             assert running.stats().healthy, "it has just begun"
             running._clock.now += tick.STALL_S + 1
             assert not running.stats().healthy
@@ -447,7 +454,7 @@ def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPa
             await running.drain()
         assert not running._sessions
         reader.task.cancel()
-        gate.set()
+        hang.over.set()
 
     run(test)
 
@@ -455,26 +462,21 @@ def test_a_step_that_hangs_is_seen_and_keeps_nobody(monkeypatch: pytest.MonkeyPa
 def test_nobody_waits_for_a_slot_that_a_hanging_model_does_not_make(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hangs, gate = threading.Event(), threading.Event()
-
-    def hang(*_: Any) -> Any:
-        hangs.set()
-        gate.wait()
-        raise RuntimeError("lost")
+    hang = Hang()
 
     async def test() -> None:
         async with engine(drain_s=0.01) as running:
             monkeypatch.setattr(live, "STALL_S", 0.05)
             monkeypatch.setattr(running._conductor.bank, "start", hang)
             opening = asyncio.ensure_future(running.open())
-            await asyncio.to_thread(hangs.wait)
+            await asyncio.to_thread(hang.begun.wait)
             await asyncio.sleep(0.15)
             assert not opening.done(), "its turn may take long, as long as the thread goes on"
             running._clock.now += tick.STALL_S + 1
             with pytest.raises(EngineFull, match="does not run"):
                 await opening
             assert not running._sessions
-            gate.set()
+            hang.over.set()
 
     run(test)
 
