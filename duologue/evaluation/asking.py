@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from duologue.evaluation.ears import Ears
 from duologue.evaluation.errors import EvaluationError
 from duologue.evaluation.grammar import Grammar, choices
 from duologue.evaluation.knowledge import Knowledge
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.table import Figure
 from duologue.evaluation.talker import SAMPLE_RATE, Request, Talker, text_of
 from duologue.evaluation.words import said, spoken_words
@@ -45,8 +45,6 @@ CANDIDATES = 32
 _MOST_SENTENCES = 200
 _LEAD_S, _TAIL_S = 0.8, 9.0
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

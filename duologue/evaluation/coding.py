@@ -8,7 +8,6 @@ independent recogniser on both, so that its own errors cancel out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,7 @@ from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
 from duologue.evaluation.cases import split_key
 from duologue.evaluation.ears import Ears
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.table import Figure, at_least, at_most
 from duologue.evaluation.talker import SAMPLE_RATE
 from duologue.evaluation.words import errors, spoken_words
@@ -43,8 +42,6 @@ _SHORTEST_S = 3.0
 _SPEECH_DB = -23.0
 _ROOM_SHARE = 0.3
 _FREE_SENTENCES = 1500
-
-Progress = Callable[[int, int], None]
 
 
 class Coder(Protocol):

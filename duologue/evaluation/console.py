@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from duologue.evaluation.ledger import Progress
     from duologue.evaluation.report import Report
 
 EXIT_MISSED = 1
-Progress = Callable[[int, int], None]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ on how many of them are held, so a quick look is the beginning of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from duologue.evaluation.cases import COUNTS, Case, Group, split_key, write_case
 from duologue.evaluation.ears import Ears
 from duologue.evaluation.judge import Verdict, interruption_time, judge
 from duologue.evaluation.knowledge import Library
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.scene import Scene, render
 from duologue.evaluation.talker import SAMPLE_RATE, Conversation, Request, Talker
 from duologue.evaluation.world import world_sentences
@@ -36,7 +36,6 @@ VERSION = 1
 """Of cases, sounds and verdicts: results of another one are not reused."""
 FOLDER = "conversations"
 
-Progress = Callable[[int, int], None]
 """Called with the conversations done and all of them."""
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
 from duologue.evaluation.cases import COUNTS, Group, split_key, write_cases
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.lexicon import Lexicon
 from duologue.evaluation.scene import render
 from duologue.evaluation.table import Figure, at_most
@@ -25,8 +25,6 @@ GROUPS = (
     Group.KNOWN, Group.CHANGED, Group.UNSEEN, Group.INVENTED, Group.PERSONAL, Group.PAUSE,
     Group.CHAT, Group.STORY,
 )  # fmt: skip
-
-Progress = Callable[[int, int], None]
 
 
 class Listener(Protocol):

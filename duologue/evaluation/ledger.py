@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duologue
 from duologue.evaluation.errors import EvaluationError
+
+Progress = Callable[[int, int], None]
+"""Is told how many results there are, of how many."""
 
 
 def key_of(*parts: object) -> str:

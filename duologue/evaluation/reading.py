@@ -7,7 +7,7 @@ independent recogniser chooses the right answer among its candidates, and what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,7 @@ from duologue.evaluation import statistics
 from duologue.evaluation.activity import Pcm
 from duologue.evaluation.cases import ANSWERED, Case, split_key, write_cases
 from duologue.evaluation.ears import Ears
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.table import Figure
 from duologue.evaluation.words import errors, spoken_words
 from duologue.evaluation.world import answer_key, world_sentences
@@ -37,8 +37,6 @@ COUNT = 120
 _LEAD_S, _TAIL_S = 0.8, 0.8
 _SEEDS_A_GROUP = 10_000
 _AT_ONCE = 8
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from duologue.evaluation.cases import Group, split_key, write_cases
 from duologue.evaluation.knowledge import FACT_BOOK, Knowledge
-from duologue.evaluation.ledger import Ledger, key_of
+from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.scene import render
 from duologue.evaluation.statistics import Estimate
 from duologue.evaluation.table import Figure, at_most
@@ -29,8 +29,6 @@ _SCENES = 3
 _DELAY_S = 0.5
 _WARM_UP = 10 * FRAME_SIZE
 _BAR_MS, _BAR_FACTOR = 50.0, 0.5
-
-Progress = Callable[[int, int], None]
 
 
 def measure(
