@@ -62,7 +62,7 @@ _OF_THE_LISTENER = frozenset(
     + [("you", verb) for verb in ("called", "do", "doing", "feel", "help", "like", "love", "speak")]
 )
 _MAY = _set("can could will would")
-_POLITE = _set("also just maybe perhaps please quickly")
+_BEFORE_ORDERS = _ADDRESSES | _set("also just maybe perhaps please quickly")
 _TELLING = _set(
     """
     add answer calculate check compare convert count define describe explain figure find get give
@@ -131,8 +131,8 @@ def is_small_talk(text: str) -> bool:
     if asking:
         return all(map(_is_of_the_listener, asking))
     words = _WORD.findall(text.lower())
-    told = next((word for word in words if word not in _ADDRESSES | _POLITE), "") in _DEEDS
-    return len(words) <= _SHORT_WORDS and (told or not _COURTESIES.isdisjoint(words))
+    ordered = not _DEEDS.isdisjoint(_without(_BEFORE_ORDERS, words)[:1])
+    return len(words) <= _SHORT_WORDS and (ordered or not _COURTESIES.isdisjoint(words))
 
 
 def _is_of_the_listener(sentence: str) -> bool:
@@ -143,8 +143,12 @@ def _is_of_the_listener(sentence: str) -> bool:
 
 
 def _is_errand(words: list[str]) -> bool:
-    asked = [word for word in words if word not in _ADDRESSES | _POLITE]
+    asked = _without(_BEFORE_ORDERS, words)
     return len(asked) > 2 and asked[0] in _MAY and asked[1] == "you" and asked[2] not in _TELLING
+
+
+def _without(some: frozenset[str], words: list[str]) -> list[str]:
+    return [word for word in words if word not in some]
 
 
 def _asks(sentence: str) -> bool:
@@ -155,6 +159,6 @@ def _words_ask(sentence: str) -> bool:
     words = _WORD.findall(sentence.lower())
     requests = not _REQUESTS.isdisjoint(pairwise(words))
     told = not _TELLS.isdisjoint(pairwise(words[: _ASKED_WITHIN + 1]))
-    first = next((word for word in words if word not in _ADDRESSES), "")
+    first = next(iter(_without(_ADDRESSES, words)), "")
     asks = first in _INVERTS or not _ASKS.isdisjoint(words[:_ASKED_WITHIN])
     return (asks and not told) or requests or first in _COMMANDS

@@ -320,9 +320,11 @@ class Floor:
         words = self._all_words
         if words is None:
             return True
-        if is_small_talk(words):
-            return False
-        return state.voiced < rules.story_frames or asks_at_the_end(words)
+        return not is_small_talk(words) and not self._is_story(words)
+
+    def _is_story(self, words: str) -> bool:
+        """Whether it took long, and asks nothing in the end."""
+        return self.state.voiced >= self.rules.story_frames and not asks_at_the_end(words)
 
     @property
     def _all_words(self) -> str | None:
@@ -363,8 +365,7 @@ class Floor:
         state, rules = self.state, self.rules
         if (words := self._all_words) is not None:
             ending = ending_of(words)
-            told = state.voiced >= rules.story_frames and not asks_at_the_end(words)
-            if told and ending in (Ending.RISING, Ending.QUESTION):
+            if ending in (Ending.RISING, Ending.QUESTION) and self._is_story(words):
                 ending = Ending.STATEMENT
             short = rules.least_frames <= state.stretch <= rules.hesitation_frames
             hesitates = state.gaps and short

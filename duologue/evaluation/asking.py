@@ -29,7 +29,7 @@ from duologue.evaluation.grammar import Grammar, choices
 from duologue.evaluation.knowledge import Knowledge
 from duologue.evaluation.ledger import Ledger, Progress, key_of
 from duologue.evaluation.table import Figure
-from duologue.evaluation.talker import SAMPLE_RATE, Request, Talker, text_of
+from duologue.evaluation.talker import SAMPLE_RATE, Conversation, Request, Talker, text_of
 from duologue.evaluation.words import said, spoken_words
 from duologue.evaluation.world import OWN_LINES
 from duologue.synthesis.draw import Draw
@@ -114,23 +114,27 @@ def measure(
         if name not in ledger:
             heard = _recording(one.question, voice, speaker)
             made = talker.converse(Request(heard, knowledge, "user", seed + number))
-            references = [lookup.reference for lookup in made.lookups]
-            chosen = ears.choose(made.pcm, _grammar(sentences, references, seed))
-            wanted, same = spoken_words(one.answer), ears.lexicon.same
-            written = text_of(made.text)
-            ears.learn((*wanted, *spoken_words(" ".join((written, *references)))))
-            write_wav(sounds / f"{number:03d}-{voice.speaker}.wav", both_sides(made.pcm, heard),
-                      SAMPLE_RATE)  # fmt: skip
-            ledger.add(name, {
-                "question": one.question, "answer": one.answer, "voice": voice.speaker,
-                "heard": text_of(made.heard or ()), "references": references, "wrote": written,
-                "understood_as": " ".join(chosen),
-                "found": any(said(wanted, spoken_words(one), same) for one in references),
-                "written": said(wanted, spoken_words(written), same),
-                "understood": said(wanted, chosen, same),
-            })  # fmt: skip
+            sound = sounds / f"{number:03d}-{voice.speaker}.wav"
+            write_wav(sound, both_sides(made.pcm, heard), SAMPLE_RATE)
+            ledger.add(name, {"voice": voice.speaker, **_judged(one, made, sentences, seed, ears)})
         progress(number + 1, len(asked))
     return [ledger[name] for name in names]
+
+
+def _judged(
+    one: Question, made: Conversation, sentences: Sequence[str], seed: int, ears: Ears
+) -> dict[str, Any]:
+    references = [lookup.reference for lookup in made.lookups]
+    chosen = ears.choose(made.pcm, _grammar(sentences, references, seed))
+    wanted, same, written = spoken_words(one.answer), ears.lexicon.same, text_of(made.text)
+    ears.learn((*wanted, *spoken_words(" ".join((written, *references)))))
+    return {
+        "question": one.question, "answer": one.answer, "heard": text_of(made.heard or ()),
+        "references": references, "wrote": written, "understood_as": " ".join(chosen),
+        "found": any(said(wanted, spoken_words(text), same) for text in references),
+        "written": said(wanted, spoken_words(written), same),
+        "understood": said(wanted, chosen, same),
+    }  # fmt: skip
 
 
 def asking_figures(results: Sequence[dict[str, Any]]) -> list[Figure]:

@@ -34,11 +34,7 @@ _NO_NEIGHBOURS = "no neighbours"
 _ADMISSIONS = tuple(map(spoken_words, ("don't know", "could not find", "do not know")))
 _GREETS = frozenset(("hello", "hi", "wren", "help", "know", "ask"))
 
-OWN_LINES = (
-    *talk.GREETINGS, *talk.LEADS, *talk.FILLERS, *talk.UNKNOWN, *talk.BACKCHANNELS, *talk.DECLINES,
-    *talk.AFTER_STOP, *talk.FAREWELLS, *talk.THANKED, *talk.HEARD,
-    *(answer for _, answers in talk.SMALL_TALK for answer in answers),
-)  # fmt: skip
+OWN_LINES = tuple(line for lines in talk.STOCK for line in lines)
 """Everything that wren says without looking anything up."""
 
 

@@ -448,12 +448,14 @@ class Engine:
             EngineFull: the thread hangs.
         """
         ready = asyncio.wrap_future(seat.ready)
-        while True:
-            done, _ = await asyncio.wait((ready,), timeout=STALL_S)
-            if done:
-                return ready.result()
-            if self._thread.stalled:
-                raise EngineFull(NO_MODEL, RETRY_AFTER_S)
+        try:
+            while not ready.done():
+                await asyncio.wait((ready,), timeout=STALL_S)
+                if not ready.done() and self._thread.stalled:
+                    raise EngineFull(NO_MODEL, RETRY_AFTER_S)
+            ready.result()
+        finally:
+            ready.cancel()  # whoever gives up is not told later how it ended
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run something on the thread and have its result.

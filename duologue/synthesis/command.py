@@ -43,8 +43,9 @@ def synthesize(
 ) -> None:
     """Write and speak training dialogues with open speech synthesizers.
 
-    Needs flite, festival and espeak-ng. The result depends on kind, split and seed alone, not on
-    the number of processes; stopping it (Ctrl-C) loses nothing.
+    Needs flite, festival and espeak-ng; to train on users or wren, wordnet-base too. The result
+    depends on kind, split and seed alone, not on the number of processes; stopping it (Ctrl-C)
+    loses nothing.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -149,6 +149,7 @@ class DuplexTask(LanguageTask):
 
     kind = "lm"
     config: DuplexTrainingConfig
+    sampler: DuplexSampler
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class DuplexTask(LanguageTask):
         self.codec = codec
         self.tokenizer_path, self.reference_tokenizer_path = tokenizer, reference_tokenizer
         self.tokenizer = TextTokenizer(tokenizer)
-        references = self.tokenizer_of_references = TextTokenizer(reference_tokenizer)
+        references = TextTokenizer(reference_tokenizer)
         lm_config = LMConfig.from_dict(
             {"text_card": len(self.tokenizer), "card": codec.config.quantizer.bins, **config.lm}
         )
@@ -246,8 +247,7 @@ class DuplexTask(LanguageTask):
     def _rooms(self, amount: ExerciseConfig) -> list[Room]:
         if not amount.rooms:
             return []
-        recorded = [one for one in self.corpus.train if one.is_dialogue]
-        rooms = rooms_of(recorded, self.corpus.frame_rate)
+        rooms = rooms_of(self.sampler.conversations, self.corpus.frame_rate)
         if not rooms:
             raise DataError("rooms: no user of these dialogues is silent for two seconds")
         return rooms
@@ -264,7 +264,7 @@ class DuplexTask(LanguageTask):
             silence=silence, frame_rate=self.corpus.frame_rate,
             silent_vector=self.corpus.silent_vector,
             hints=self.spoken if self.config.hints.weight else None,
-            reference_tokenizer=self.tokenizer_of_references, rooms=self._rooms(amount),
+            reference_tokenizer=self.sampler.tokenizer_of_references, rooms=self._rooms(amount),
         )  # fmt: skip
 
     def batches(self, position: int) -> Iterator[LMBatch]:

@@ -61,10 +61,10 @@ class ExerciseConfig:
 class Room:
     """A stretch of a user's channel on which nobody says a word."""
 
-    codes: NDArray[np.int64]
-    """[K, F]"""
-    vectors: NDArray[np.float32] | None
-    """[F, dim]: what a recogniser made of it."""
+    codes: Tensor
+    """int16 [K, F], a part of the recording's."""
+    vectors: Tensor | None
+    """float16 [F, dim], likewise: what a recogniser made of it."""
 
 
 def rooms_of(conversations: Iterable[Conversation], frame_rate: float) -> list[Room]:
@@ -78,10 +78,8 @@ def rooms_of(conversations: Iterable[Conversation], frame_rate: float) -> list[R
         edges = np.flatnonzero(np.diff(silent, prepend=False, append=False))
         for start, stop in edges.reshape(-1, 2):
             if stop - start >= _LEAST_S * frame_rate:
-                codes = one.codes[one.codes.shape[0] // 2 :, start:stop].numpy().astype(np.int64)
-                told = one.vectors
-                vectors = None if told is None else told[start:stop].float().numpy()
-                rooms.append(Room(codes, vectors))
+                user = one.codes[one.codes.shape[0] // 2 :, start:stop]
+                rooms.append(Room(user, None if one.vectors is None else one.vectors[start:stop]))
     return rooms
 
 
@@ -169,10 +167,12 @@ class ExerciseSampler(SequenceSampler):
             aside = np.concatenate([aside, phones], axis=1)
         vectors = self._heard_vectors(one, start, lead)
         cut = CutSequence(codes, nothing, nothing.astype(np.float32), aside, vectors=vectors)
-        if self.exercise == "dictation" and self.amount.told and rng.random() < self.amount.told:
+        if self.exercise == "listening":
+            return cut
+        if self.amount.told and rng.random() < self.amount.told:
             cut.references.append(self._reference(one, start, int(rng.integers(0, lead + 1))))
             cut.first_speaker = OTHER  # somebody has asked for it
-        if self.exercise == "dictation" and self.amount.rooms and rng.random() < self.amount.rooms:
+        if self.amount.rooms and rng.random() < self.amount.rooms:
             self._furnish(cut, inside, rng)
         return cut
 
@@ -180,10 +180,10 @@ class ExerciseSampler(SequenceSampler):
         """Put a room on the user's channel, from some moment of it to its end."""
         room = self._rooms[int(rng.integers(len(self._rooms)))]
         first = int(rng.integers(0, max(1, room.codes.shape[1] - inside + 1)))
-        codes = room.codes[:, first : first + inside]
+        codes = room.codes[:, first : first + inside].numpy()
         cut.codes[-len(codes) :, : codes.shape[1]] = codes
         if cut.vectors is not None and room.vectors is not None:
-            cut.vectors[: codes.shape[1]] = room.vectors[first : first + inside]
+            cut.vectors[: codes.shape[1]] = room.vectors[first : first + inside].numpy()
 
     def _reference(self, one: Conversation, start: int, frame: int) -> Reference:
         """What is read out from a frame of the recording on, arriving at one of the sequence."""

@@ -138,6 +138,11 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("Then stay well.", "Oh, I see.", "That sounds nice."),
     ),
 )
+STOCK = (
+    GREETINGS, LEADS, FILLERS, UNKNOWN, BACKCHANNELS, DECLINES, AFTER_STOP, FAREWELLS, THANKED,
+    HEARD, tuple(answer for _, answers in SMALL_TALK for answer in answers),
+)  # fmt: skip
+"""All that wren says without looking anything up, by sort."""
 OFF_TOPIC = (
     "(Sing|Play) me a song[, please].",
     "Tell me a joke[, please].",
@@ -247,12 +252,7 @@ def small_talk(draw: Draw) -> tuple[str, str]:
 
 def stock_phrase(draw: Draw) -> str:
     """What wren says around the facts, of any sort as likely as of another."""
-    small = tuple(answer for _, answers in SMALL_TALK for answer in answers)
-    sorts = (
-        GREETINGS, LEADS, FILLERS, UNKNOWN, BACKCHANNELS, DECLINES, AFTER_STOP, FAREWELLS, THANKED,
-        HEARD, small,
-    )  # fmt: skip
-    return draw.choice(draw.choice(sorts))
+    return draw.choice(draw.choice(STOCK))
 
 
 def story(draw: Draw, split: Split, sentences: int) -> tuple[list[str], str]:
