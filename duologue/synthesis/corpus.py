@@ -23,6 +23,7 @@ from duologue.synthesis.voices import WREN, cast
 from duologue.synthesis.writer.english import english_sentence
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
+from duologue.synthesis.writer.open_questions import open_question
 from duologue.synthesis.writer.sentences import free_sentence
 from duologue.synthesis.writer.talk import stock_phrase
 
@@ -41,6 +42,8 @@ class _Mixture:
     """Share of scraps of sentences sewn together, likewise."""
     english: float
     """Share of sentences that others have written, likewise."""
+    questions: float
+    """Share of questions about anything, likewise."""
     replies: float
     """Share of answers in what is said of wren's world; the others are questions."""
     stock: float
@@ -59,6 +62,7 @@ _MIXTURES: dict[Kind, _Mixture] = {
         patchwork=0.0,
         stock=0.0,
         english=0.0,
+        questions=0.0,
         replies=0.5,
         rooms=0.3,
     ),
@@ -70,6 +74,7 @@ _MIXTURES: dict[Kind, _Mixture] = {
         patchwork=0.0,
         stock=0.15,
         english=0.15,
+        questions=0.0,
         replies=0.9,
         rooms=0.0,
     ),
@@ -78,9 +83,10 @@ _MIXTURES: dict[Kind, _Mixture] = {
         free=0.2,
         loose=0.1,
         names=0.1,
-        patchwork=0.2,
+        patchwork=0.15,
         stock=0.0,
-        english=0.4,
+        english=0.35,
+        questions=0.2,
         replies=0.3,
         rooms=0.4,
     ),
@@ -132,6 +138,7 @@ def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
         shares = {
             "loose": mixture.loose, "names": mixture.names, "patchwork": mixture.patchwork,
             "stock": mixture.stock, "english": mixture.english,
+            "questions": mixture.questions,
         }  # fmt: skip
     free = (1 - sum(shares.values())) * mixture.free
     rest = 1 - sum(shares.values()) - free
@@ -146,6 +153,8 @@ def _text(draw: Draw, mixture: _Mixture, split: Split) -> str:
             return stock_phrase(draw)
         case "english":
             return english_sentence(draw)
+        case "questions":
+            return open_question(draw)
         case "free":
             return free_sentence(draw, split)
         case _:

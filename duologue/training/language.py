@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,8 +215,15 @@ class LanguageTask:
         return AveragedWeights(self)
 
 
+_LAYER = re.compile(r"(?P<stack>.*\blayers)\.\d+\.")
+_LAYER_OUTPUTS = ("out_proj.weight", "linear_out.weight")
+
+
 def go_on_from(module: nn.Module, start: nn.Module, *, optional: tuple[str, ...] = ()) -> None:
-    """Give a module the weights of one of the same shape.
+    """Give a module the weights of one of the same shape, or of one with fewer layers.
+
+    Layers that `start` lacks keep what they were drawn with but for their outputs, which are
+    zeros: until they are trained nothing of what is computed changes.
 
     Args:
         optional: weights whose names begin so stay as they are where `start` has none.
@@ -227,10 +235,23 @@ def go_on_from(module: nn.Module, start: nn.Module, *, optional: tuple[str, ...]
     for name, tensor in module.state_dict().items():
         if name.startswith(optional):
             weights.setdefault(name, tensor)
+    weights.update(_new_layers(module, weights))
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise TrainingStateError(f"the model to start from does not fit: {error}") from error
+
+
+def _new_layers(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the layers that come after those in `weights`, in the same stacks."""
+    found = [match for name in weights if (match := _LAYER.match(name))]
+    layers, stacks = {match[0] for match in found}, {match["stack"] for match in found}
+    new: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        match = _LAYER.match(name)
+        if match and match["stack"] in stacks and match[0] not in layers:
+            new[name] = torch.zeros_like(tensor) if name.endswith(_LAYER_OUTPUTS) else tensor
+    return new
 
 
 def spread(items: Sequence[Conversation], count: int) -> list[Conversation]:

@@ -36,6 +36,7 @@ from duologue.synthesis.writer import (
 from duologue.synthesis.writer.dialogues import CLASSES, write_dialogue
 from duologue.synthesis.writer.lines import world_line
 from duologue.synthesis.writer.loose import loose_names, loose_words, patchwork
+from duologue.synthesis.writer.open_questions import open_question
 from duologue.synthesis.writer.sentences import free_sentence
 
 MANY = 2000
@@ -134,6 +135,19 @@ def test_english_is_varied_and_can_be_read_out() -> None:
     assert sentence[0].isupper()
     assert sentence[-1] in ".?!"
     assert sentence == english.english_sentence(Draw("english"))
+
+
+@pytest.mark.skipif(not english.FOLDER.is_dir(), reason="apt-get install wordnet-base")
+def test_questions_about_anything_are_varied_and_name_nothing_held_out() -> None:
+    draw = Draw("open")
+    asked = [open_question(draw) for _ in range(MANY)]
+    assert len(set(asked)) > 0.99 * MANY
+    assert len({word for text in asked for word in text.lower().split()}) > 1000
+    for text in asked:
+        assert re.fullmatch(r"[A-Z][A-Za-z' ,-]+[.?]", text), text
+        assert 3 <= len(text.split()) <= 40
+        assert not any(holds(name, text) for names in HELD_OUT_ENTITIES.values() for name in names)
+    assert open_question(Draw("open")) == asked[0]
 
 
 def test_without_wordnet_it_is_said_what_to_install(

@@ -734,6 +734,31 @@ def test_a_model_with_a_front_end_learns_from_recordings(
         assert torch.equal(again.front_end.state_dict()[name], weight), name
 
 
+def test_a_run_may_start_from_a_model_of_fewer_layers(
+    dialogues: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    small = listening(dialogues, tokenizer_file)
+    small.export(tmp_path)
+    start = load_recogniser(tmp_path / "model", device="cpu", runtime="eager", dtype=torch.float32)
+    deep = {**SPECTRA["lm"], "num_layers": 3}
+    config = parse(STTTrainingConfig, {**copy.deepcopy(SPECTRA), "lm": deep})
+    grown = STTTask(config, [dialogues], None, tokenizer_file, torch.device("cpu"), start)
+    batch = grown.sampler.batch(0, 2)
+    with torch.no_grad():
+        expected = STTTask(
+            small.config, [dialogues], None, tokenizer_file, torch.device("cpu"), start
+        )._predict(batch)
+        for one, two in zip(grown._predict(batch)[:2], expected[:2], strict=True):
+            torch.testing.assert_close(one, two)
+    grown.learn([batch], 0, torch.Generator())
+    weights = grown.lm.state_dict()
+    for layer in (1, 2):
+        assert weights[f"transformer.layers.{layer}.self_attn.out_proj.weight"].any()
+    wide = parse(STTTrainingConfig, {**copy.deepcopy(SPECTRA), "lm": {**deep, "dim": 48}})
+    with pytest.raises(TrainingStateError, match="does not fit"):
+        STTTask(wide, [dialogues], None, tokenizer_file, torch.device("cpu"), start)
+
+
 def test_what_is_learnt_is_what_a_recogniser_does(dialogues: Path, tokenizer_file: Path) -> None:
     """One step at a time, the same logits win as over a whole sequence."""
     task = listening(dialogues, tokenizer_file, optimizer={"lr": 0.05})

@@ -35,14 +35,23 @@ def english_sentence(draw: Draw) -> str:
 
 
 @cache
+def lemmas(part: str) -> frozenset[str]:
+    """The single words, in small letters, that WordNet has as a `noun`, `verb`, `adj` or `adv`.
+
+    Raises:
+        MissingProgramError: WordNet is not installed.
+    """
+    lines = _lines(f"index.{part}")
+    return frozenset(word for line in lines if (word := line.partition(" ")[0]).isalpha())
+
+
+@cache
 def examples() -> tuple[str, ...]:
     """All that can be read out, each once, in the order of the files.
 
     Raises:
         MissingProgramError: WordNet is not installed.
     """
-    if not FOLDER.is_dir():
-        raise MissingProgramError("WordNet is needed for English: apt-get install wordnet-base")
     held_out = {name.lower() for names in HELD_OUT_ENTITIES.values() for name in names}
     secret = re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(held_out))) + r")\b")
     return tuple(
@@ -58,8 +67,15 @@ def examples() -> tuple[str, ...]:
 
 def _quoted() -> Iterator[str]:
     for part in _PARTS:
-        for line in (FOLDER / f"data.{part}").read_text(encoding="utf-8").splitlines():
-            if not line.startswith(" "):
-                _, _, gloss = line.partition(" | ")
-                for text in _EXAMPLE.findall(gloss):
-                    yield text.strip().replace(" -- ", ", ").replace("`", "'")
+        for line in _lines(f"data.{part}"):
+            _, _, gloss = line.partition(" | ")
+            for text in _EXAMPLE.findall(gloss):
+                yield text.strip().replace(" -- ", ", ").replace("`", "'")
+
+
+def _lines(name: str) -> list[str]:
+    """A file's lines without its licence."""
+    if not FOLDER.is_dir():
+        raise MissingProgramError("WordNet is needed for English: apt-get install wordnet-base")
+    lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(" ")]

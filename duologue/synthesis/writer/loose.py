@@ -50,7 +50,7 @@ def patchwork(draw: Draw) -> str:
 def _scrap(draw: Draw) -> str:
     match draw.weighted({"name": 0.2, "loose": 0.15, "sentence": 0.65}):
         case "name":
-            return _name(draw)
+            return a_name(draw)
         case "loose":
             return _loose(draw)
     line = free_sentence(draw, "train") if draw.chance(0.3) else world_line(draw, "train")
@@ -61,17 +61,18 @@ def _scrap(draw: Draw) -> str:
 
 
 def _loose(draw: Draw) -> str:
-    words = _words()
+    words = usual_words()
     place = draw.weighted({(0, _FREQUENT): 0.35, (_FREQUENT, _USUAL): 0.35, (_USUAL, None): 0.3})
     return draw.choice(words[slice(*place)])
 
 
 def loose_names(draw: Draw) -> str:
     """A list of names that training may have: half of them invented, the others real."""
-    return capitalise(join_list([_name(draw) for _ in range(draw.integer(*_NAMES))])) + "."
+    return capitalise(join_list([a_name(draw) for _ in range(draw.integer(*_NAMES))])) + "."
 
 
-def _name(draw: Draw) -> str:
+def a_name(draw: Draw) -> str:
+    """A name that training may have, invented or real."""
     if draw.chance(0.5):
         return invented_subject(draw, "train", draw.choice(("country", "element"))).name
     return _real_name(draw)
@@ -85,8 +86,11 @@ def _real_name(draw: Draw) -> str:
 
 
 @cache
-def _words() -> tuple[str, ...]:
-    """Words that can be read out, without names: those are the fact book's, or held out."""
+def usual_words() -> tuple[str, ...]:
+    """Words that can be read out, the most frequent first.
+
+    None are names: those are the fact book's, or held out.
+    """
     try:
         from wordfreq import top_n_list
     except ImportError:
