@@ -38,7 +38,7 @@ from duologue.synthesis.splits import Split
 from duologue.synthesis.voices import Voice, catalogue
 from duologue.synthesis.world import bundled_fact_book
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("question", "answer")
 CANDIDATES = 32
 """Sentences among which the recogniser chooses, at least."""
@@ -113,12 +113,17 @@ def measure(
     for number, ((one, voice), name) in enumerate(zip(asked, names, strict=True)):
         if name not in ledger:
             heard = _recording(one.question, voice, speaker)
-            made = talker.converse(Request(heard, knowledge, "user", seed + number))
+            made = talker.converse(Request(heard, knowledge, "user", _seed(seed, name)))
             sound = sounds / f"{number:03d}-{voice.speaker}.wav"
             write_wav(sound, both_sides(made.pcm, heard), SAMPLE_RATE)
             ledger.add(name, {"voice": voice.speaker, **_judged(one, made, sentences, seed, ears)})
         progress(number + 1, len(asked))
     return [ledger[name] for name in names]
+
+
+def _seed(seed: int, name: str) -> int:
+    """What a conversation draws with: the same wherever its question stands in the file."""
+    return Draw("questions", seed, name).seed()
 
 
 def _judged(
