@@ -9,6 +9,7 @@ data lasts to the end of the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import uuid
@@ -288,7 +289,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def _write_whole(path: Path, *parts: bytes) -> None:
     """Write beside the target, then rename over it."""
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(scratch, "xb") as file:

@@ -49,8 +49,10 @@ def use_threads(count: int | None, *models: nn.Module) -> None:
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Refuse to overwrite a file unless told to."""
+    """Refuse to overwrite a file unless told to, and to begin what could not be written."""
     from duologue.errors import DuologueError
 
+    if not path.parent.is_dir():
+        raise DuologueError(f"{path}: there is no folder {path.parent}; make it first")
     if path.exists() and not force:
         raise DuologueError(f"{path} exists; use --force to overwrite it")

@@ -100,9 +100,8 @@ def measure(
     Conversations are in `questions/` of the folder, the model on the left.
     """
     known = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
-    ledger = Ledger(
-        out / "questions.jsonl", key_of(VERSION, talker.fingerprint, known, seed, *split_key(split))
-    )
+    key = key_of(VERSION, talker.fingerprint, known, seed, *split_key(split))
+    ledger = Ledger(out / "questions.jsonl", key)
     asked = [(one, voice) for one in questions for voice in strangers(split)]
     names = [f"{one.question} | {one.answer} | {voice.speaker}" for one, voice in asked]
     speaker, ears = Speaker(), ears or Ears([])
@@ -114,9 +113,10 @@ def measure(
         if name not in ledger:
             heard = _recording(one.question, voice, speaker)
             made = talker.converse(Request(heard, knowledge, "user", _seed(seed, name)))
-            sound = sounds / f"{number:03d}-{voice.speaker}.wav"
+            sound = sounds / f"{key_of(key, name)}-{voice.speaker}.wav"
             write_wav(sound, both_sides(made.pcm, heard), SAMPLE_RATE)
-            ledger.add(name, {"voice": voice.speaker, **_judged(one, made, sentences, seed, ears)})
+            judged = _judged(one, made, sentences, seed, ears)
+            ledger.add(name, {"voice": voice.speaker, "sound": sound.name, **judged})
         progress(number + 1, len(asked))
     return [ledger[name] for name in names]
 

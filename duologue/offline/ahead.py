@@ -21,14 +21,14 @@ _SPEAKING, _SILENT = 0.05, 0.95
 
 
 def heard_ahead(words: Sequence[Word], frames: int) -> list[Heard]:
-    """What is heard in each of `frames` frames of a conversation."""
+    """What is heard in each of `frames` frames of a recording, and until its last word is told."""
     arriving: defaultdict[int, list[Word]] = defaultdict(list)
-    speaking = [False] * frames
+    speaking = [False] * (frames + WORD_DELAY_FRAMES)
     for word in words:
         first = int(word.start_s * FRAME_RATE)
         end_s = word.start_s if word.end_s is None else word.end_s
         last = max(first, int(end_s * FRAME_RATE))
-        arriving[first + WORD_DELAY_FRAMES].append(word)
+        arriving[min(first, frames - 1) + WORD_DELAY_FRAMES].append(word)
         for frame in range(first, min(last + 1, frames)):
             speaking[frame] = True
     _close_gaps(speaking)
@@ -39,7 +39,7 @@ def heard_ahead(words: Sequence[Word], frames: int) -> list[Heard]:
             transcribed_frame=max(-1, frame - WORD_DELAY_FRAMES),
             completed=tuple(arriving[frame]),
         )
-        for frame in range(frames)
+        for frame in range(frames + WORD_DELAY_FRAMES)
     ]
 
 

@@ -24,6 +24,7 @@ from duologue.errors import DuologueError
 from duologue.server.access import is_loopback, new_token
 from duologue.server.app import create_app
 from duologue.server.assembly import Loaded, load, open_lobby
+from duologue.server.connection import PatientProtocol
 from duologue.server.logs import LogWriter
 from duologue.server.settings import ServerSettings
 from duologue.server.tls import TlsFiles, tls_files
@@ -185,6 +186,7 @@ def server_config(
             access_log=False,
             server_header=False,
             lifespan="off",
+            http=PatientProtocol,
             ws="websockets-sansio",
             ws_max_size=settings.message_bytes,
             ws_per_message_deflate=False,

@@ -25,8 +25,12 @@ SETTLE_S = 1.0
 STOP_S = 5.0
 MAX_LINES = 1000
 
-_CLOUDFLARED_URL = re.compile(rb"https://[a-z0-9-]+\.trycloudflare\.com")
-_SERVICE_URL = re.compile(rb"https://(?!admin\.)[a-z0-9.-]+\.[a-z]{2,}\b")
+_CLOUDFLARED_URL = re.compile(rb"(?P<url>https://(?!api\.)[a-z0-9-]+\.trycloudflare\.com)\b")
+"""Its errors name the API that it asks for an address."""
+_SERVICE_URL = re.compile(
+    rb"(?i:\b(?:tunnell?ed|forwarding)\b.*?|^\s*)(?P<url>https://[a-z0-9.-]+\.[a-z]{2,})/?\s*$"
+)
+"""A line that says so, or nothing else: banners name other pages, and the token goes with it."""
 _DESTINATION = re.compile(r"[A-Za-z0-9_.@\[\]:-]+")
 
 
@@ -120,7 +124,7 @@ async def _address(process: asyncio.subprocess.Process, plan: TunnelPlan, start_
                 if not line:
                     break
                 if found := plan.pattern.search(line):
-                    return found[0].decode()
+                    return found["url"].decode()
                 last = line.strip() or last
     except (TimeoutError, ValueError):
         raise TunnelError(f"{program} told no address within {start_s:g} s") from None

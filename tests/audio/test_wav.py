@@ -229,7 +229,7 @@ class TestWriting:
         assert [file.name for file in path.parent.iterdir()] == ["voice.wav"]
 
     def test_missing_folder_and_senseless_rate(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="no folder"):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
             write_wav(tmp_path / "none" / "a.wav", np.zeros(10))
         with pytest.raises(AudioError, match="out of range"):
             write_wav(tmp_path / "a.wav", np.zeros(10), 0)

@@ -122,6 +122,14 @@ def test_a_recording_becomes_codes_and_comes_back(model: Path, tmp_path: Path) -
     assert not np.array_equal(read_audio(fewer), read_audio(back))
 
 
+def test_a_folder_that_is_missing_is_noticed_before_the_work(model: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "none" / "voice.codes"
+    result = duologue("codec", "encode", QUESTION, lost, "-m", model, ok=False)
+    assert result.returncode == 2
+    assert f"there is no folder {lost.parent}; make it first" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_talking_writes_voice_and_trace(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("talk", QUESTION, "-m", model, "-o", out, "--tail", 1, "--seed", 4, "--stereo")

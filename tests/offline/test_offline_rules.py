@@ -161,6 +161,15 @@ def test_words_of_a_service_are_heard_as_late_as_those_of_a_model() -> None:
     assert [one.transcribed_frame for one in heard[:8]] == [-1] * 6 + [0, 1]
 
 
+def test_words_at_the_end_of_a_recording_are_heard_after_it() -> None:
+    words = [Word("of", 0.6, 0.7), Word("France", 1.5, 1.9), Word("late", 2.2, 2.3)]
+    heard = heard_ahead(words, 24)
+    said = {frame: one.words for frame, one in enumerate(heard) if one.words}
+    assert said == {13: (" of",), 24: (" France",), 29: (" late",)}
+    assert len(heard) == 30
+    assert all((one.inactivity or 0) > 0.5 for one in heard[24:])
+
+
 def test_runs_of_speech_and_barge_ins() -> None:
     pcm = speech(40) * np.repeat(
         [*([0] * 3), *([1] * 5), *([0] * 3), *([1] * 6), *([0] * 9), 1, *([0] * 13)], 1920

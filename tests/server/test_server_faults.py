@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from duologue.audio import OggOpusEncoder
 from duologue.engine.model import LoadedModel
+from duologue.server import connection
 from duologue.server.protocols.kyutai.query import AudioFormat
 
 LEAST_FRAMES = 5
@@ -123,6 +124,33 @@ def test_client_says_nothing_or_half_of_it(server: Running) -> None:
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
             raw.sendall(b"GET /api/chat HTTP/1.1\r\nHost: local")
             assert [await silent.closed(), await half.closed()] == [1008, 1008]
+
+    beside(server, fault)
+
+
+def test_who_asks_for_nothing_is_hung_up_on(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, half way through a request, and after an answer; others are heard out."""
+    monkeypatch.setattr(connection, "REQUEST_S", 0.5)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def left(first: bytes, then: bytes = b"") -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(first)
+        if then:
+            await asyncio.sleep(0.3)
+            writer.write(then)
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return said
+
+    async def fault(server: Running) -> None:
+        silent, half, after, slow = await asyncio.gather(
+            left(b""), left(whole[:20]), left(whole, whole[:20]), left(whole[:20], whole[20:])
+        )
+        assert silent == half == b""
+        assert [said.count(b"200 OK") for said in (after, slow)] == [1, 1]
 
     beside(server, fault)
 

@@ -77,10 +77,20 @@ def test_cloudflared_tells_its_address(tmp_path: Path, monkeypatch: pytest.Monke
     assert arguments == ["tunnel", "--no-autoupdate", "--url", "http://127.0.0.1:8998"]
 
 
+BANNER = """
+===============================================================================
+Follow the service at [https://twitter.com/a_service].
+To manage domains go to https://admin.localhost.run/
+The documentation is at https://localhost.run/docs/
+===============================================================================
+"""
+
+
 def test_ssh_services_and_own_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         'echo "$@" >"$(dirname "$0")/arguments"\n'
-        "echo 'tunneled with tls, https://ab12.lhr.life'\nexec sleep 60"
+        f"echo '{BANNER}' >&2\n"
+        "echo 'ab12.lhr.life tunneled with tls termination, https://ab12.lhr.life'\nexec sleep 60"
     )
     program(tmp_path, "ssh", script, monkeypatch)
     assert asyncio.run(address("ssh:nokey@localhost.run")) == "https://ab12.lhr.life"
@@ -90,12 +100,30 @@ def test_ssh_services_and_own_machines(tmp_path: Path, monkeypatch: pytest.Monke
     assert " -R 8080:127.0.0.1:8998 -- me@example.org" in (tmp_path / "arguments").read_text()
 
 
+@pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        ("Forwarding HTTP traffic from https://quiet.example.net", "https://quiet.example.net"),
+        ("https://rn-1-2.a.example.link", "https://rn-1-2.a.example.link"),
+    ],
+)
+def test_ssh_services_tell_addresses_in_their_own_ways(
+    line: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "ssh", f"echo '{BANNER}'; echo '{line}'; exec sleep 60", monkeypatch)
+    assert asyncio.run(address("ssh:me@service.example")) == url
+
+
 def test_tunnels_that_fail_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TunnelError, match="cloudflared is not installed; get it from"):
         plan_tunnel("cloudflared", 1, tls=False)
     program(tmp_path, "cloudflared", "echo 'ERR no route' >&2; exit 1", monkeypatch)
     with pytest.raises(TunnelError, match="it said: ERR no route"):
+        asyncio.run(address("cloudflared"))
+    refused = 'failed: Post "https://api.trycloudflare.com/tunnel": no such host'
+    program(tmp_path, "cloudflared", f"echo '{refused}' >&2; exit 1", monkeypatch)
+    with pytest.raises(TunnelError, match="it said: failed: Post"):
         asyncio.run(address("cloudflared"))
     program(tmp_path, "cloudflared", "exec sleep 60", monkeypatch)
     with pytest.raises(TunnelError, match="told no address"):

@@ -97,6 +97,16 @@ def command(**values: object) -> bytes:
     return b"\x0a" + json.dumps(values).encode()
 
 
+def test_a_client_can_come_back_once_it_has_been_told_how() -> None:
+    told = door()
+    assert not told.resumable
+    list(told.opening())
+    assert told.resumable
+    plain = door(Dialect.MOSHI)
+    list(plain.opening())
+    assert not plain.resumable
+
+
 def test_commands_of_the_events_dialect() -> None:
     heard = door().hear
     assert list(heard(command(type="interrupt"))) == [Interrupt()]

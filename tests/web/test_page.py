@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from support.serving import Running, ScriptedRecogniser, process_of, run, servin
 from duologue.audio import power_db, read_channels, write_wav
 from duologue.engine.api import SessionOptions
 from duologue.engine.model import LoadedModel
+from duologue.retrieval.knowledge.readers import READERS
 from duologue.session import Session
 
 Visit = Callable[..., dict[str, Any]]
@@ -111,6 +113,30 @@ def test_a_lost_connection_comes_back_by_itself(visit: Visit, server: Running) -
     assert seen["sockets"][0] is False
     assert seen["sockets"][-1] is True
     assert seen["after"][0].startswith(seen["before"][0][:20]), "the script was not begun anew"
+
+
+def test_a_server_that_stops_is_not_waited_for(visit: Visit, model: LoadedModel) -> None:
+    with serving(model, drain_s=0) as server:
+
+        def stop() -> None:
+            until = time.monotonic() + 60
+            while not server.lobby.visits and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.5)  # somebody talks now
+            server.loop.call_soon_threadsafe(server.server.stop)
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        seen = visit("stopped", server.http)
+        stopping.join()
+    assert "The server ended it." in seen["curtain"]
+
+
+def test_a_file_that_cannot_be_read_does_not_hold_up_others(visit: Visit, server: Running) -> None:
+    seen = visit("documents", server.http)
+    assert seen["fault"].startswith("two.xyz: ")
+    assert sorted(seen["names"]) == ["facts.md", "one.md", "three.md"]
+    assert seen["accepted"].split(",") == sorted(READERS)
 
 
 def test_a_full_server_says_when_it_tries_again(visit: Visit, model: LoadedModel) -> None:

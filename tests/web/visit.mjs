@@ -160,6 +160,38 @@ const SCENARIOS = {
     return { before, after, alarm, sockets };
   },
 
+  /** The server stops (somebody else sees to that): the conversation is over for good. */
+  async stopped(page, plan) {
+    await page.goto(plan.url);
+    await start(page);
+    const curtain = page.locator(".curtain");
+    await curtain.waitFor();
+    return { curtain: await curtain.innerText() };
+  },
+
+  /** Files are added, one of which cannot be read. */
+  async documents(page, plan) {
+    await page.goto(plan.url);
+    await page.getByRole("button", { name: "Knowledge" }).click();
+    const list = page.locator(".documents");
+    await list.locator("li", { hasText: "facts.md" }).waitFor();
+    const input = page.locator('input[type="file"]');
+    await input.setInputFiles(
+      ["one.md", "two.xyz", "three.md"].map((name) => ({
+        name,
+        mimeType: "text/plain",
+        buffer: Buffer.from(`The capital of ${name} is here.\n`),
+      })),
+    );
+    const fault = page.getByRole("alert");
+    await fault.waitFor();
+    return {
+      fault: await fault.innerText(),
+      names: await list.locator(".name").allInnerTexts(),
+      accepted: await input.getAttribute("accept"),
+    };
+  },
+
   /** Every seat is taken. */
   async full(page, plan) {
     await page.goto(plan.url);

@@ -297,7 +297,8 @@ export class Talk {
     if (code === CODE.moved) return this.finish("moved");
     if (reason === "frame_limit") return this.finish("limit");
     if (reason === "failed") return this.finish("failed", this.goodbye?.detail);
-    if (code === CODE.ended) return this.finish("server", message);
+    // Who has said goodbye does not come back, whatever the code.
+    if (this.goodbye || code === CODE.ended) return this.finish("server", message);
     if (!this.resumeToken || this.resumeMs <= 0) return this.finish("lost");
     this.move({ type: "dropped", nowMs: Date.now(), graceMs: this.resumeMs });
     this.reconnection = new Reconnection(Date.now() + this.resumeMs, {

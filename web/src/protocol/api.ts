@@ -43,6 +43,8 @@ export interface KnowledgeDocument {
 export interface Knowledge {
   documents: KnowledgeDocument[];
   passages: number;
+  /** Endings of the files that can be read, each with its dot. */
+  kinds: string[];
 }
 
 export interface Hit {
@@ -79,7 +81,9 @@ export class Api {
       bytes: number(item.bytes),
       passages: number(item.passages),
     }));
-    return { documents, passages: number(values.passages) };
+    const limits = (values.limits ?? {}) as Json;
+    const kinds = strings(limits.kinds);
+    return { documents, passages: number(values.passages), kinds };
   }
 
   async addKnowledge(name: string, body: Blob): Promise<void> {
@@ -161,7 +165,7 @@ export function modelInfo(values: Json): ModelInfo {
     voices: ids(values.voices),
     backends: ids(values.retrieval_backends),
     defaultBackend: string(values.retrieval_backend_default),
-    audio: (Array.isArray(values.audio) ? values.audio : []).map(string),
+    audio: strings(values.audio),
   };
 }
 
@@ -175,6 +179,10 @@ function ids(value: unknown): string[] {
   return list(value)
     .map((item) => string(item.id))
     .filter((id) => id !== "");
+}
+
+function strings(value: unknown): string[] {
+  return (Array.isArray(value) ? value : []).map(string);
 }
 
 function list(value: unknown): Json[] {

@@ -17,6 +17,7 @@ export function KnowledgeDialog({ open, onClose }: { open: boolean; onClose: () 
 
 function Library() {
   const documents = useSignal<KnowledgeDocument[] | undefined>(undefined);
+  const kinds = useSignal<string[]>([]);
   const message = useSignal("");
   const busy = useSignal("");
 
@@ -36,12 +37,25 @@ function Library() {
     }
   };
   const refresh = async () => {
-    documents.value = (await api.knowledge()).documents;
+    const known = await api.knowledge();
+    batch(() => {
+      documents.value = known.documents;
+      kinds.value = known.kinds;
+    });
   };
   const add = (files: Iterable<File>) =>
     attempt("Reading", async () => {
-      for (const file of files) await api.addKnowledge(file.name, file);
+      const refused: string[] = [];
+      for (const file of files) {
+        try {
+          await api.addKnowledge(file.name, file);
+        } catch (error) {
+          if (!(error instanceof ApiError) || error.status === 401) throw error;
+          refused.push(`${file.name}: ${error.message}`);
+        }
+      }
       await refresh();
+      message.value = refused.join("\n");
     });
   const remove = (document: KnowledgeDocument) =>
     attempt("Removing", async () => {
@@ -59,7 +73,7 @@ function Library() {
         What stands in these files can be looked up from the next question on, by everybody who
         talks to this server.
       </p>
-      <Upload onFiles={(files) => void add(files)} />
+      <Upload kinds={kinds.value} onFiles={(files) => void add(files)} />
       <p class="remark" role="status">
         {busy.value && `${busy.value}\u2026`}
       </p>
@@ -93,7 +107,8 @@ function Library() {
   );
 }
 
-function Upload({ onFiles }: { onFiles: (files: File[]) => void }) {
+function Upload(props: { kinds: string[]; onFiles: (files: File[]) => void }) {
+  const { kinds, onFiles } = props;
   const over = useSignal(false);
   return (
     <label
@@ -114,12 +129,12 @@ function Upload({ onFiles }: { onFiles: (files: File[]) => void }) {
       <Icon name="up" />
       <span>
         <b>Add files</b>, or drop them here
-        <small>Text, Markdown, CSV, JSON Lines, HTML, PDF</small>
+        <small>Text, Markdown, CSV, JSON Lines, HTML, Word, PDF</small>
       </span>
       <input
         type="file"
         multiple
-        accept=".txt,.md,.csv,.tsv,.jsonl,.json,.html,.htm,.pdf"
+        accept={kinds.join(",")}
         onChange={({ currentTarget }) => {
           onFiles([...(currentTarget.files ?? [])]);
           currentTarget.value = "";

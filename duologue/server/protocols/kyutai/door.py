@@ -74,10 +74,11 @@ class KyutaiDoor:
         self._dialect, self._handshake = dialect, handshake
         self._renderer = RENDERERS[dialect]()
         self._coder = audio_coder(query.audio)
+        self._introduced = about.resumed
 
     @property
     def resumable(self) -> bool:
-        return self._dialect is Dialect.EVENTS
+        return self._introduced and self._dialect is Dialect.EVENTS
 
     def opening(self) -> Iterable[bytes]:
         """Handshake and metadata, in the order of the server whose form was asked for."""
@@ -89,6 +90,7 @@ class KyutaiDoor:
             if self._dialect is Dialect.MOSHIRAG and (choices := self._choices()):
                 yield wire.metadata(choices)
         yield from self._renderer.note(self._introduction())
+        self._introduced = True
 
     def hear(self, message: Message) -> Iterator[Heard]:
         if isinstance(message, str):
