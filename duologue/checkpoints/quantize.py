@@ -71,6 +71,13 @@ def quantize_folder(source: Path, target: Path, quantization: str) -> int:
         raise CheckpointError(f"{target}: exists and is not empty")
     if folder.config.lora is not None:
         raise CheckpointError(f"{source}: fuse its adapter first (`duologue convert`)")
+    named = folder.config
+    if named.moshi_name == named.mimi_name or folder.moshi_path.suffix == ".json":
+        raise CheckpointError(
+            f"{source}: its language model is no file of its own; run `duologue convert` first"
+        )
+    described = source / "config.json"
+    values = read_json(described) if described.is_file() else folder.config.to_dict()
     lm = load_lm(source, device="cpu", quantization=quantization, runtime="eager")
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
@@ -84,6 +91,5 @@ def quantize_folder(source: Path, target: Path, quantization: str) -> int:
     name = Path(folder.config.moshi_name).with_suffix(".safetensors").name
     tensors = {key: tensor.contiguous() for key, tensor in pack(weights_of(lm)).items()}
     write_tensors(target / name, tensors, {"format": FORMAT})
-    values = read_json(source / "config.json")
     write_json(target / "config.json", {**values, "format": FORMAT, "moshi_name": name})
     return (target / name).stat().st_size

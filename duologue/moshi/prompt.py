@@ -96,6 +96,7 @@ def prompt_steps(
     elif voice is not None:
         if voice.dim() != 2 or voice.shape[0] < books:
             raise PromptError(f"voice: expected codes [{books}, frames], got {tuple(voice.shape)}")
+        _check_range(voice[:books], 0, config.card - 1, "codes")
         frames += [(pad, voice[:books, t]) for t in range(voice.shape[1])]
     frames += pause
     for token in prompt.role:
@@ -129,6 +130,19 @@ def _check_saved(generator: Generator, voice: SavedVoice) -> None:
         raise PromptError(
             f"voice: the token cache is {tuple(voice.cache.shape)}, expected "
             f"{(1 + config.n_q, config.max_delay + 3)}"
+        )
+
+
+    # What lies outside the recording holds the tokens that stand for none.
+    _check_range(voice.cache[:1], UNGENERATED, config.text_card, "text tokens")
+    _check_range(voice.cache[1:], UNGENERATED, config.card, "codes")
+
+
+def _check_range(tokens: Tensor, least: int, most: int, name: str) -> None:
+    if tokens.numel() and not least <= int(tokens.min()) <= int(tokens.max()) <= most:
+        raise PromptError(
+            f"voice: {name} from {int(tokens.min())} to {int(tokens.max())}, this model has "
+            f"{least} to {most}; it was made for another model"
         )
 
 

@@ -45,10 +45,17 @@ class QuantizedWeight:
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise ValueError(f"bits: {self.bits} is neither 4 nor 8")
-        if self.scales.dim() != 2 or self.shape[1] % self.scales.shape[1]:
+        rows, columns = self.shape
+        fit = self.scales.dim() == 2 and self.scales.shape[0] == rows
+        if not fit or not self.scales.shape[1] or columns % self.scales.shape[1]:
             raise ValueError(
-                f"scales {tuple(self.scales.shape)} do not fit a matrix of {self.shape}"
+                f"scales {tuple(self.scales.shape)} do not fit a matrix of {(rows, columns)}"
             )
+        if self.codes.dtype not in (torch.int8, torch.uint8):
+            raise ValueError(f"codes of {self.codes.dtype} are no bytes")
+        for name, of in (("scales", self.scales), ("offsets", self.offsets)):
+            if of is not None and (of.shape != self.scales.shape or not of.is_floating_point()):
+                raise ValueError(f"{name} are {of.dtype} {tuple(of.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -77,6 +77,7 @@ class FastFrames:
         self._tables: Tables = build_tables(generator.lm, generator.generated_q)
         self._context = generator.config.context
         self._keep_audio_logits = generator.keep_audio_logits
+        self._text_card, self._card = generator.config.text_card, generator.config.card
         self._rooms = _Rooms()
         self._everyone = np.arange(generator.batch_size)
 
@@ -113,6 +114,10 @@ class FastFrames:
             _integers(favoured, (slots,), 0),
             _floats(favour, slots),
         )
+        _check_tokens(given.codes[running], self._card)
+        _check_tokens(given.audio[running], self._card)
+        _check_tokens(given.text[running], self._text_card)
+        _check_tokens(given.favoured[running], model.text_classes - 1)
         out = _make_result(model, slots, keep_audio_logits=self._keep_audio_logits)
         if len(running):
             added = generator.added()
@@ -137,6 +142,7 @@ class TemporalReader:
         self._lock = threading.Lock()
         self._tables = build_tables(lm, 0)
         self._context = lm.config.context
+        self._text_card, self._card = lm.config.text_card, lm.config.card
         self._rooms = _Rooms()
 
     def __call__(
@@ -153,6 +159,8 @@ class TemporalReader:
         out = _make_result(model, slots, keep_audio_logits=False)
         out = out._replace(z=np.zeros((slots, model.temporal.dim), dtype=np.float32))
         columns = np.ascontiguousarray(column.numpy(), dtype=np.int64)
+        _check_tokens(columns[running, :1], self._text_card)
+        _check_tokens(columns[running, 1:], self._card)
         if len(running):
             streams = _NOTHING._replace(**_temporal_fields(temporal, condition))
             with self._lock:
@@ -234,6 +242,18 @@ def _integers(values: Tensor | None, shape: tuple[int, ...], missing: int) -> ND
     if len(shape) > 1:
         values = values[:, : shape[1]]
     return np.ascontiguousarray(values.numpy(), dtype=np.int64)
+
+
+def _check_tokens(tokens: NDArray[np.int64], most: int) -> None:
+    """Compiled code reads the rows of tables unchecked.
+
+    Raises:
+        IndexError: a token has no row.
+    """
+    if tokens.size and not (tokens.min() >= UNGENERATED and tokens.max() <= most):
+        raise IndexError(
+            f"tokens from {tokens.min()} to {tokens.max()}, the model has {UNGENERATED} to {most}"
+        )
 
 
 _EMPTY = np.zeros(0, dtype=np.int64)

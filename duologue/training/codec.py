@@ -56,7 +56,8 @@ from duologue.training.discriminator import (
     feature_loss,
     hinge_loss,
 )
-from duologue.training.exactness import keep_exact
+from duologue.training.encoded import weights_fingerprint
+from duologue.training.exactness import full_precision, keep_exact
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.phones import PhoneSet
 from duologue.training.quantization import (
@@ -202,9 +203,10 @@ class CodecTask:
         keep_exact(self.codec, config.run.dtype, device)
         if config.weight_norm:
             _add_weight_norm(self.codec)
+        self._codes_fingerprint: str | None = None
         if config.decoder_only:
-            for part in self._still_parts():
-                part.requires_grad_(False)
+            still = nn.ModuleList(self._still_parts()).requires_grad_(False)
+            self._codes_fingerprint = weights_fingerprint(still)
         # The phone probe is not part of the codec: it only serves to teach the first codebook.
         self.probe = nn.Linear(codec_config.dimension, parts * len(self.phone_set)).to(device)
         # Neither are the maps that spectra are read from.
@@ -284,7 +286,7 @@ class CodecTask:
         config, weights = self.config, self.config.losses
         if config.decoder_only:
             # In full precision, as the codes of a running conversation are made.
-            with torch.no_grad():
+            with torch.no_grad(), full_precision():
                 latent = self._encode(batch.pcm)
                 quantized = self.quantizer.fixed(latent, generator)
         else:
@@ -482,6 +484,7 @@ class CodecTask:
             "training": plain(dataclasses.asdict(self.config)),
             "phones": list(self.phone_set.symbols),
             "data": self._data_fingerprint,
+            "codes": self._codes_fingerprint,
         }
 
     def check_values(self, saved: Mapping[str, Any]) -> None:
@@ -492,6 +495,11 @@ class CodecTask:
                     f"the run in this folder was started with another {name}; "
                     "choose another folder, or the old configuration and data"
                 )
+        if self.config.decoder_only and saved.get("codes") not in (None, mine["codes"]):
+            raise TrainingStateError(
+                "the run in this folder began with another codec, whose codes it keeps; choose "
+                "another folder, or begin anew (--restart)"
+            )
         if saved.get("data") != mine["data"]:
             logger.warning("the training data differs from when this run was last saved; going on")
 

@@ -76,6 +76,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a recipe entry, e.g. --set run.batch=64 (repeatable)."),
 ]
+ScaleOption = Annotated[
+    float,
+    typer.Option(min=1e-6, help="Times all lengths in steps of the recipe: 0.1 is a first look."),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")
 ]
@@ -104,6 +108,7 @@ def codec(
     ] = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
+    scale: ScaleOption = 1.0,
     threads: ThreadsOption = None,
     stop_after_minutes: MinutesOption = None,
     restart: RestartOption = False,
@@ -116,10 +121,10 @@ def codec(
     _prepare(threads)
     from duologue.checkpoints.load import load_codec, pick_device
     from duologue.training.codec import CodecTask, CodecTrainingConfig
-    from duologue.training.config import parse, read_toml
+    from duologue.training.config import parse, read_toml, shortened
     from duologue.training.data import read_manifest
 
-    recipe = parse(CodecTrainingConfig, read_toml(config, override or ()))
+    recipe = shortened(parse(CodecTrainingConfig, read_toml(config, override or ())), scale)
     recordings = [recording for path in data for recording in read_manifest(path)]
     hours = sum(recording.duration_s for recording in recordings) / 3600
     logger.info("%d recordings, %.2f h", len(recordings), hours)
@@ -143,6 +148,7 @@ def lm(
     start: StartOption = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
+    scale: ScaleOption = 1.0,
     threads: ThreadsOption = None,
     stop_after_minutes: MinutesOption = None,
     restart: RestartOption = False,
@@ -154,11 +160,11 @@ def lm(
     """
     _prepare(threads)
     from duologue.checkpoints.load import load_codec, pick_device
-    from duologue.training.config import parse, read_toml
+    from duologue.training.config import parse, read_toml, shortened
     from duologue.training.duplex import DuplexTask, DuplexTrainingConfig, load_duplex
     from duologue.training.language import Corpus
 
-    recipe = parse(DuplexTrainingConfig, read_toml(config, override or ()))
+    recipe = shortened(parse(DuplexTrainingConfig, read_toml(config, override or ())), scale)
     device_used = pick_device(device)
     loaded = load_codec(codec, device=device_used)
     task = DuplexTask(
@@ -185,6 +191,7 @@ def stt(
     start: StartOption = None,
     device: DeviceOption = "auto",
     override: SetOption = None,
+    scale: ScaleOption = 1.0,
     threads: ThreadsOption = None,
     stop_after_minutes: MinutesOption = None,
     restart: RestartOption = False,
@@ -199,10 +206,10 @@ def stt(
 
     from duologue.checkpoints.load import load_codec, pick_device
     from duologue.stt.load import load_recogniser
-    from duologue.training.config import parse, read_toml
+    from duologue.training.config import parse, read_toml, shortened
     from duologue.training.stt import STTTask, STTTrainingConfig
 
-    recipe = parse(STTTrainingConfig, read_toml(config, override or ()))
+    recipe = shortened(parse(STTTrainingConfig, read_toml(config, override or ())), scale)
     device_used = pick_device(device)
     loaded = None if codec is None else load_codec(codec, device=device_used)
     begun = None
@@ -217,6 +224,9 @@ def encode(
     data: Annotated[Path, typer.Option(exists=True, help="Manifest or a folder of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the codes; a started one is gone on with.")],
     codec: CodecOption,
+    codebooks: Annotated[
+        int | None, typer.Option(min=1, help="Codebooks of each side; all if not given.")
+    ] = None,
     device: DeviceOption = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="CPU processes; all cores if not given.")
@@ -241,9 +251,10 @@ def encode(
             progress.update(bar, completed=done, total=total)
 
         if where.type == "cpu" and count > 1:
-            encode_in_processes(data, codec, out, count, show)
+            encode_in_processes(data, codec, out, count, show, codebooks=codebooks)
         else:
-            encode_corpus(data, load_codec(codec, device=where), out, progress=show)
+            loaded = load_codec(codec, device=where, num_codebooks=codebooks)
+            encode_corpus(data, loaded, out, progress=show)
 
 
 @app.command()
@@ -252,6 +263,9 @@ def hear(
     data: Annotated[Path, typer.Option(exists=True, help="What it was encoded from.")],
     recogniser: Annotated[str, typer.Option(help="RUN/model of `train stt`, or a model's name.")],
     device: DeviceOption = "auto",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Forget what another recogniser has heard.")
+    ] = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Let a recogniser hear an encoded corpus, for language models with `heard_dim`.
@@ -269,7 +283,7 @@ def hear(
         bar = progress.add_task("listening", total=None)
         hear_corpus(
             data, codes, loaded,
-            lambda done, total: progress.update(bar, completed=done, total=total),
+            lambda done, total: progress.update(bar, completed=done, total=total), renew=renew,
         )  # fmt: skip
 
 
@@ -351,7 +365,7 @@ def _texts(manifests: list[Path]) -> Iterator[str]:
 
 
 def _prepare(threads: int | None) -> None:
-    """Logging, threads and fast arithmetic on GPUs."""
+    """Logging and threads."""
     import torch
 
     from duologue.allocator import keep_freed_memory
@@ -360,9 +374,6 @@ def _prepare(threads: int | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
 
 
 def _run(
@@ -371,8 +382,14 @@ def _run(
     """Resume if there is something to resume, train, and say how it ended."""
     import shutil
 
+    import torch
+
     from duologue.training.trainer import Outcome, Trainer
 
+    # Not where corpora are encoded and heard: their codes are to be those of a conversation.
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
     if restart and (out / "checkpoints").exists():
         shutil.rmtree(out / "checkpoints")
     out.mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,13 @@ class DuplexTask(LanguageTask):
         options["embedder_params"] = {
             "vocab_size": len(references), **options.get("embedder_params", {}),
         }  # fmt: skip
+        books = lm_config.dep_q
+        if not books == lm_config.n_q - books == corpus.codebooks:
+            raise DataError(
+                f"the corpora have {corpus.codebooks} codebooks of each side, the model {books} of "
+                f"its own and {lm_config.n_q - books} of the user's; encode them with as many "
+                "(`train encode --codebooks`)"
+            )
         self.conditioners = {
             FIRST_SPEAKER: {"type": "lut", "lut": _FIRST_SPEAKER},
             REFERENCE: {"type": "arc_encoder", "arc_encoder": options},
@@ -241,8 +248,9 @@ class DuplexTask(LanguageTask):
         chosen = {name: amount for name, amount in amounts.items() if amount.share}
         exercises = [self._exercise(name, amount, silence) for name, amount in chosen.items()]
         self.source = MixedSource(
-            self.sampler, scripts, exercises, batch=config.run.batch, seed=config.run.seed
-        )
+            self.sampler, scripts, exercises,
+            positions=config.run.batch * config.run.accumulate, seed=config.run.seed,
+        )  # fmt: skip
 
     def _rooms(self, amount: ExerciseConfig) -> list[Room]:
         if not amount.rooms:

@@ -2,7 +2,8 @@
 
 A folder of shards, `shard_00000.safetensors` (codes) beside `shard_00000.jsonl.gz` (what the
 side-cars say). Shards depend only on the manifest, the codec and the shard size, and are written
-one by one, so an interrupted encoding goes on where it was.
+one by one, so an interrupted encoding goes on where it was; a shard whose recordings or side-cars
+have changed is made anew.
 """
 
 from __future__ import annotations
@@ -172,9 +173,11 @@ def encode_corpus(
     for first in range(index * shard, len(rows), count * shard):
         chosen = rows[first : first + shard]
         stem = out / f"shard_{first // shard:05d}"
-        if _count(stem) != len(chosen):
+        made_of = _name_of(chosen)
+        if _made_of(stem) != made_of:
             _heard_beside(stem.with_suffix(".safetensors")).unlink(missing_ok=True)
-            _write_shard(stem, [_encode(path, facts, codec, gate_db) for path, facts in chosen])
+            encoded = [_encode(path, facts, codec, gate_db) for path, facts in chosen]
+            _write_shard(stem, encoded, made_of)
         done += len(chosen)
         if progress:
             progress(done, len(rows))
@@ -187,8 +190,13 @@ def encode_in_processes(
     out: Path,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    codebooks: int | None = None,
 ) -> None:
     """`encode_corpus` on the CPU in processes of one thread each; `codec` is a folder or name.
+
+    Args:
+        codebooks: of each side; all that the codec has if not given.
 
     Raises:
         DataError: a process failed; what the others wrote stays.
@@ -197,7 +205,9 @@ def encode_in_processes(
     reports = context.SimpleQueue()
     processes = [
         context.Process(
-            target=_encode_part, args=(manifest, codec, out, (i, workers), reports), daemon=True
+            target=_encode_part,
+            args=(manifest, codec, out, (i, workers), reports, codebooks),
+            daemon=True,
         )
         for i in range(workers)
     ]
@@ -220,14 +230,19 @@ def encode_in_processes(
 
 
 def _encode_part(
-    manifest: Path, codec: str, out: Path, part: tuple[int, int], reports: Any
+    manifest: Path,
+    codec: str,
+    out: Path,
+    part: tuple[int, int],
+    reports: Any,
+    codebooks: int | None,
 ) -> None:
     from duologue.allocator import keep_freed_memory
     from duologue.checkpoints.load import load_codec
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    loaded = load_codec(codec, device="cpu")
+    loaded = load_codec(codec, device="cpu", num_codebooks=codebooks)
     encode_corpus(
         manifest, loaded, out, part=part,
         progress=lambda done, total: reports.put((part[0], done, total)),
@@ -256,13 +271,20 @@ def _encode(path: Path, facts: Mapping[str, Any], codec: Mimi, gate_db: float) -
     if signal.shape[0] == 2:
         signal[1] = power_gate(signal[1], gate_db)
     codes = codec.encode(signal[:, None].to(device))
-    return Conversation(
-        codes.flatten(0, 1).to(torch.int16).cpu(),
-        {key: facts[key] for key in KEPT if key in facts},
-    )
+    return Conversation(codes.flatten(0, 1).to(torch.int16).cpu(), _kept(facts))
 
 
-def _write_shard(stem: Path, conversations: Sequence[Conversation]) -> None:
+def _kept(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: facts[key] for key in KEPT if key in facts}
+
+
+def _name_of(rows: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    """Names what a shard is made of: other recordings or other side-cars have another name."""
+    described = [[str(path), path.stat().st_size, _kept(facts)] for path, facts in rows]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_shard(stem: Path, conversations: Sequence[Conversation], made_of: str) -> None:
     facts = [{**one.facts, "frames": one.frames} for one in conversations]
     text = "".join(json.dumps(fact) + "\n" for fact in facts)
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -270,16 +292,16 @@ def _write_shard(stem: Path, conversations: Sequence[Conversation]) -> None:
     scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
     scratch.replace(stem.with_suffix(".jsonl.gz"))
     codes = {f"{i:05d}": one.codes for i, one in enumerate(conversations)}
-    write_tensors(stem.with_suffix(".safetensors"), codes, {"count": str(len(conversations))})
+    write_tensors(stem.with_suffix(".safetensors"), codes, {"made_of": made_of})
 
 
-def _count(stem: Path) -> int:
-    """Conversations in a complete shard, 0 where there is none."""
+def _made_of(stem: Path) -> str | None:
+    """What a complete shard is made of (`_name_of`); None where there is none."""
     path = stem.with_suffix(".safetensors")
     if not path.is_file():
-        return 0
+        return None
     with safetensors.safe_open(str(path), "pt") as file:
-        return int(file.metadata()["count"])
+        return (file.metadata() or {}).get("made_of")
 
 
 def shard_files(folder: Path) -> Iterator[Shard]:

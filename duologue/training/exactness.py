@@ -9,6 +9,8 @@ and falls apart. So each layer is tried before it is trained.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,18 @@ logger = logging.getLogger(__name__)
 _POSITIONS = 64
 _OFF = 0.05
 """Rounding to bfloat16 is off by 0.003 of the size; what is wrong is off by all of it."""
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in float32 on GPUs, too, whatever is allowed around."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    allowed = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = allowed
 
 
 def keep_exact(model: nn.Module, dtype: torch.dtype | None, device: torch.device) -> list[str]:

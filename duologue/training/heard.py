@@ -32,6 +32,8 @@ def hear_corpus(
     codes: Path,
     recogniser: Recogniser,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    renew: bool = False,
 ) -> int:
     """Let a recogniser hear all recordings of an encoded corpus; returns how many there are.
 
@@ -41,6 +43,7 @@ def hear_corpus(
     Args:
         manifest: what the corpus was encoded from.
         codes: the encoded corpus, where the vectors are written too.
+        renew: what another recogniser heard is removed first.
 
     Raises:
         DataError: the corpus is not of this manifest, or was heard by another recogniser.
@@ -48,7 +51,10 @@ def hear_corpus(
     corpus = EncodedCorpus(codes)
     fingerprint = weights_fingerprint(recogniser.lm)
     if corpus.recogniser not in (None, fingerprint):
-        raise DataError(f"{codes}: was heard by another recogniser; remove its {HEARD}* first")
+        if not renew:
+            raise DataError(f"{codes}: was heard by another recogniser; --renew forgets that")
+        for path in codes.glob(f"{HEARD}*"):
+            path.unlink()
     rows = list(read_rows(manifest))
     if [row.get("id") for _, row in rows] != [one.facts.get("id") for one in corpus.conversations]:
         raise DataError(f"{codes}: was not encoded from {manifest}")

@@ -216,7 +216,7 @@ class LanguageTask:
 
 
 _LAYER = re.compile(r"(?P<stack>.*\blayers)\.\d+\.")
-_LAYER_OUTPUTS = ("out_proj.weight", "linear_out.weight")
+_LAYER_OUTPUT = re.compile(r"\b(?:out_proj|linear_out)(?:\.\d+)?\.weight$")
 
 
 def go_on_from(module: nn.Module, start: nn.Module, *, optional: tuple[str, ...] = ()) -> None:
@@ -250,7 +250,7 @@ def _new_layers(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, T
     for name, tensor in module.state_dict().items():
         match = _LAYER.match(name)
         if match and match["stack"] in stacks and match[0] not in layers:
-            new[name] = torch.zeros_like(tensor) if name.endswith(_LAYER_OUTPUTS) else tensor
+            new[name] = torch.zeros_like(tensor) if _LAYER_OUTPUT.search(name) else tensor
     return new
 
 

@@ -21,7 +21,7 @@ class OptimizerConfig:
     lr: float = 8e-4
     betas: tuple[float, float] = (0.8, 0.95)
     weight_decay: float = 0.01
-    """Of matrices inside transformers; other weights are not decayed."""
+    """Of matrices in the layers of transformers; other weights are not decayed."""
     warmup_steps: int = 200
     decay_steps: int = 0
     final_ratio: float = 0.05
@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 
 def build_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; only transformers' matrices are decayed.
+    """AdamW over all trainable parameters; only matrices in transformers' layers are decayed.
 
     Groups carry their parameters' names, under which checkpoints hold the optimiser's memory.
     """
@@ -48,7 +48,7 @@ def build_optimizer(modules: Iterable[nn.Module], config: OptimizerConfig) -> to
     for index, module in enumerate(modules):
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                decayed = "transformer" in name and parameter.dim() == 2
+                decayed = ".layers." in f".{name}" and parameter.dim() == 2
                 decay = config.weight_decay if decayed else 0.0
                 group = groups.setdefault((decay, _rate(parameter, config)), {})
                 group[f"{index}.{name}"] = parameter

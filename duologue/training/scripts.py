@@ -196,11 +196,12 @@ class MixedSource:
         scripts: ScriptSampler,
         exercises: Sequence[ExerciseSampler],
         *,
-        batch: int,
+        positions: int,
         seed: int,
     ) -> None:
+        """`positions` are those of an optimiser's step."""
         self.recordings, self.scripts, self.exercises = recordings, scripts, exercises
-        self.first = scripts.scripts.first_steps * batch
+        self.first = scripts.scripts.first_steps * positions
         self.seed = seed
 
     @property

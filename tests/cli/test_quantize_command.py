@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import duologue
-from duologue.checkpoints.quantize import quantize
+from duologue.checkpoints.quantize import quantize, quantize_folder
 from duologue.checkpoints.untrained import create_untrained
 from duologue.cli.main import app
 from duologue.errors import DuologueError
@@ -41,6 +41,19 @@ def test_a_quantised_folder_is_the_model_quantised_when_it_is_loaded(
     assert {m.bits for m in maps} == {8 if bits == "int8" else 4, *([8] if bits == "int4" else [])}
     assert report["bytes"] == sum(p.stat().st_size for p in target.glob("model.safetensors"))
     assert duologue.load_codec(target, device="cpu").num_codebooks == 8
+
+
+def test_a_model_that_shares_its_file_is_to_be_converted_first(model: Path, tmp_path: Path) -> None:
+    shared, target = tmp_path / "shared", tmp_path / "int8"
+    shared.mkdir()
+    for path in model.iterdir():
+        (shared / path.name).write_bytes(path.read_bytes())
+    values = json.loads((shared / "config.json").read_text())
+    together = {**values, "mimi_name": values["moshi_name"]}
+    (shared / "config.json").write_text(json.dumps(together))
+    with pytest.raises(DuologueError, match="run `duologue convert` first"):
+        quantize_folder(shared, target, "int8")
+    assert not target.exists(), "nothing is left behind"
 
 
 def test_fewer_bits_are_farther_and_none_are_nowhere(model: Path) -> None:

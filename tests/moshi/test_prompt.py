@@ -137,6 +137,8 @@ def test_tags_are_put_around_a_role_once() -> None:
         ({"role": [30]}, "role"),
         ({"voice": SavedVoice(torch.zeros(3, 8), torch.zeros(7, 4))}, "embeddings"),
         ({"voice": SavedVoice(torch.zeros(3, 32), torch.zeros(7, 3))}, "token cache"),
+        ({"voice": torch.full((3, 4), 99)}, "codes from 99 to 99.*made for another model"),
+        ({"voice": SavedVoice(torch.zeros(3, 32), torch.full((7, 4), 99))}, "text tokens from 99"),
     ],
 )
 def test_misfits_are_refused(parts: dict[str, object], complaint: str) -> None:

@@ -41,6 +41,25 @@ def test_misfitting_scales_are_refused() -> None:
         QuantizedWeight(torch.zeros(4, 10, dtype=torch.int8), torch.ones(4, 1), bits=3)
 
 
+@pytest.mark.parametrize(
+    ("parts", "complaint"),
+    [
+        ({"scales": torch.ones(1, 1)}, r"scales \(1, 1\) do not fit a matrix of \(4, 10\)"),
+        ({"scales": torch.ones(2, 1)}, "do not fit"),
+        ({"scales": torch.ones(4, 0)}, "do not fit"),
+        ({"scales": torch.ones(4, 1, dtype=torch.int64)}, "scales are torch.int64"),
+        ({"offsets": torch.ones(4, 2)}, r"offsets are torch.float32 \(4, 2\)"),
+        ({"codes": torch.zeros(4, 10)}, "torch.float32 are no bytes"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(
+    parts: dict[str, torch.Tensor], complaint: str
+) -> None:
+    fitting = {"codes": torch.zeros(4, 10, dtype=torch.int8), "scales": torch.ones(4, 1)}
+    with pytest.raises(ValueError, match=complaint):
+        QuantizedWeight(**{**fitting, **parts})
+
+
 def test_an_adapter_starts_without_effect_trains_alone_and_fuses() -> None:
     torch.manual_seed(2)
     net = torch.nn.Sequential(Linear(8, 6), torch.nn.ReLU(), Linear(6, 4))

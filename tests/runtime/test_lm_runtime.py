@@ -225,6 +225,22 @@ def test_reading_columns_is_the_modules_reading(shape: str) -> None:
         torch.testing.assert_close(states[1].tensors()[path], tensor, rtol=2e-5, atol=2e-5)
 
 
+def test_tokens_without_a_row_are_refused_where_they_would_be_read() -> None:
+    lm = model("plain")
+    choose_lm_runtime(lm, "fast")
+    config = lm.config
+    gen = Generator(lm, SLOTS)
+    user = torch.zeros(SLOTS, gen.given_q, 1, dtype=torch.int64)
+    user[1, 0] = config.card + 1
+    one = torch.tensor([True] + [False] * (SLOTS - 1))
+    gen.step(user, one)  # nobody reads the others' rows
+    with pytest.raises(IndexError, match=f"to {config.card + 1}, the model has -2 to"):
+        gen.step(user)
+    column = torch.full((SLOTS, 1 + config.n_q), config.text_card + 1)
+    with pytest.raises(IndexError, match="the model has"):
+        lm.reader()(column, lm.transformer.init_state(SLOTS), None, None)
+
+
 def test_a_model_that_is_cast_leaves_running_generators_alone() -> None:
     torch.manual_seed(3)
     lm = MoshiLM(CONFIG).eval().requires_grad_(False)

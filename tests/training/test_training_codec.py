@@ -178,6 +178,11 @@ def test_only_the_decoder_learns_when_the_codes_are_to_stay(
     for name, weight in after.state_dict().items():
         unchanged = torch.equal(weight, start.state_dict()[name])
         assert unchanged == name.startswith(still), name
+    better = copy.deepcopy(start)
+    better.quantizer.first.codebooks[0].embedding.data.add_(0.1)
+    other = CodecTask(config, recordings, torch.device("cpu"), better)
+    with pytest.raises(TrainingStateError, match="began with another codec"):
+        Trainer(other, config.run, tmp_path / "second").resume()
 
 
 def test_the_decoder_alone_needs_a_codec_to_start_from(training_corpus: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -261,6 +262,38 @@ def test_encoding_goes_on_and_matches_the_codec(
         Corpus.of([encoded], other)
 
 
+def test_what_has_changed_is_encoded_anew(codec: Mimi, tmp_path: Path) -> None:
+    for name, seconds in (("a", 2), ("b", 3)):
+        pcm = 0.1 * np.random.default_rng(1).standard_normal(seconds * RATE).astype(np.float32)
+        write_wav(tmp_path / f"{name}.wav", pcm, RATE)
+    manifest, out = tmp_path / "manifest.jsonl", tmp_path / "codes"
+
+    def encoded_of(name: str, word: str) -> Conversation:
+        row = {"path": f"{name}.wav", "alignments": [[word, [0.1, 0.3], "SPEAKER_MAIN"]]}
+        manifest.write_text(json.dumps(row) + "\n")
+        encode_corpus(manifest, codec, out)
+        [found] = EncodedCorpus(out).conversations
+        return found
+
+    first = encoded_of("a", "wrong")
+    when = (out / "shard_00000.safetensors").stat().st_mtime_ns
+    again = encoded_of("a", "wrong")
+    assert (out / "shard_00000.safetensors").stat().st_mtime_ns == when
+    told = encoded_of("a", "right")
+    other = encoded_of("b", "right")
+    assert torch.equal(first.codes, again.codes)
+    assert torch.equal(first.codes, told.codes)
+    assert told.facts["alignments"][0][0] == "right"
+    assert (first.frames, other.frames) == (25, 38)
+
+
+def test_a_model_with_fewer_codebooks_than_its_corpus_is_refused(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="3 codebooks of each side, the model 2 of its own and 4"):
+        duplex(encoded, codec, tokenizer_file, tmp_path, lm={**LM, "dep_q": 2})
+
+
 def test_references_arrive_at_their_frame(encoded: Path) -> None:
     sampler = DuplexSampler(
         EncodedCorpus(encoded).conversations, SequenceConfig(frames=80, resample_delay=0.0),
@@ -338,6 +371,13 @@ def test_duplex_model_overfits_and_hears_its_reference(
     gradients = [p.grad for p in trainer.task.modules["reference"].parameters()]
     assert all(g is not None and g.abs().sum() > 0 for g in gradients)
     assert (tmp_path / "samples" / "step_00000060" / "00.wav").is_file()
+
+
+def test_text_alone_comes_first_for_so_many_steps_of_the_optimiser(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    trainer = duplex(encoded, codec, tokenizer_file, tmp_path, run={**RUN, "accumulate": 3})
+    assert trainer.task.source.first == 2 * 2 * 3
 
 
 def test_scripts_are_dialogues_without_sound(tokenizer_file: Path) -> None:
@@ -852,7 +892,7 @@ def heard(
 
 
 def test_a_recogniser_hears_a_corpus_as_it_hears_a_user(
-    dialogues: Path, heard: Path, ears: Recogniser, encoded: Path
+    dialogues: Path, heard: Path, ears: Recogniser, encoded: Path, tmp_path: Path
 ) -> None:
     corpus = EncodedCorpus(heard)
     for index in (0, 4):
@@ -871,6 +911,10 @@ def test_a_recogniser_hears_a_corpus_as_it_hears_a_user(
     with pytest.raises(DataError, match="another recogniser"):
         hear_corpus(dialogues, heard, other)
     assert EncodedCorpus(encoded).conversations[0].vectors is None
+    anew = Path(shutil.copytree(heard, tmp_path / "anew"))
+    hear_corpus(dialogues, anew, other, renew=True)
+    before, after = (EncodedCorpus(one).conversations[0].vectors for one in (heard, anew))
+    assert not torch.equal(before, after)
 
 
 def test_a_model_learns_from_what_a_recogniser_makes_of_the_user(

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from duologue.moshi.config import LMConfig
+from duologue.moshi.lm import MoshiLM
 from duologue.training import checkpoint as checkpoints
 from duologue.training.checkpoint import Checkpoint, load_newest, save_checkpoint
+from duologue.training.codec import CodecTrainingConfig
 from duologue.training.codec_losses import (
     LossBalancer,
     MelLoss,
@@ -19,13 +22,14 @@ from duologue.training.codec_losses import (
     STFTLoss,
     mel_filters,
 )
-from duologue.training.config import TrainingConfigError, parse, read_toml
+from duologue.training.config import TrainingConfigError, parse, read_toml, shortened
 from duologue.training.discriminator import (
     DiscriminatorConfig,
     MultiScaleDiscriminator,
     feature_loss,
     hinge_loss,
 )
+from duologue.training.duplex import DuplexTrainingConfig
 from duologue.training.metrics import mel_distance, perplexity, si_sdr, stoi
 from duologue.training.optim import OptimizerConfig, WeightAverage, build_optimizer, set_lr
 from duologue.training.trainer import _Window
@@ -122,6 +126,20 @@ def test_adversary_learns_to_tell_tones_from_noise() -> None:
     assert feature_loss(adversary(real), adversary(real)) == 0
 
 
+def test_a_recipe_is_shortened_with_all_of_its_phases() -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "wren"
+    whole = parse(DuplexTrainingConfig, read_toml([recipe / "lm.toml"]))
+    brief = shortened(whole, 0.1)
+    assert (brief.run.steps, brief.scripts.first_steps) == (1000, 125)
+    assert (brief.optimizer.warmup_steps, brief.optimizer.decay_steps) == (10, 120)
+    assert brief.run.evaluate_every == 50
+    assert (brief.run.batch, brief.scripts.batch, brief.data) == (6, 8, whole.data)
+    codec = parse(CodecTrainingConfig, read_toml([recipe / "codec.toml"]))
+    least = shortened(codec, 1e-5)
+    assert least.run.steps == least.adversary.start_step == least.quantizer.start_step == 1
+    assert least.codec == codec.codec
+
+
 def test_schedule_warms_up_holds_and_decays() -> None:
     config = OptimizerConfig(warmup_steps=10, decay_steps=20, final_ratio=0.1)
     scales = [config.scale_at(step, 100) for step in range(100)]
@@ -132,14 +150,17 @@ def test_schedule_warms_up_holds_and_decays() -> None:
 
 
 def test_only_matrices_of_transformers_are_decayed() -> None:
-    module = torch.nn.ModuleDict(
-        {"transformer": torch.nn.Linear(2, 2), "other": torch.nn.Linear(2, 2)}
-    )
-    groups = build_optimizer([module], OptimizerConfig(weight_decay=0.1)).param_groups
+    config = LMConfig(
+        dim=16, num_heads=2, num_layers=1, n_q=4, dep_q=2, delays=(0,) * 5, text_card=8, card=8,
+        depformer_dim=16, depformer_num_heads=2, depformer_num_layers=1,
+    )  # fmt: skip
+    groups = build_optimizer([MoshiLM(config)], OptimizerConfig(weight_decay=0.1)).param_groups
     decays = {name: g["weight_decay"] for g in groups for name in g["names"]}
-    assert decays.pop("0.transformer.weight") == 0.1
-    assert set(decays.values()) == {0.0}
-    assert len(decays) == 3
+    decayed = {name for name, decay in decays.items() if decay == 0.1}
+    inside = {name for name in decays if ".layers.0." in name and "norm" not in name}
+    assert decayed == inside
+    assert {name.split(".")[1] for name in decayed} == {"transformer", "depformer"}
+    assert {decays[name] for name in decays.keys() - inside} == {0.0}
 
 
 def test_rates_follow_the_size_of_the_first_weights() -> None:
