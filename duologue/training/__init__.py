@@ -19,6 +19,7 @@ lm_data.py        sequences of codes and text; sound.py: of spectra, bent in pas
 text_stream.py    words -> text rows; scripts.py: written dialogues; exercises.py: sentences alone
 lm_losses.py      delays, text, audio and pause losses
 tokenizer.py      the text pieces; code_embeddings.py: first tables of codes
+translation.py    tables of a model that goes on with another codec
 bundle.py         the parts as one small folder
 
 command.py        `duologue train ...`

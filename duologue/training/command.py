@@ -315,6 +315,29 @@ def tokenizer(
 
 
 @app.command()
+def translate(
+    model: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Model of another codec's codes.")
+    ],
+    codec: CodecOption,
+    data: ManifestOption,
+    out: Annotated[Path, typer.Option(help="Folder to write, for `train lm --start`.")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="Of the data that both hear.")] = 45,
+) -> None:
+    """Give a language model's tables the codes of another codec, to train on from there.
+
+    Example:
+
+        duologue train translate wren-9 --codec runs/codec/codec --data data/own --out runs/start
+    """
+    _prepare(None)
+    from duologue.training.translation import translate_folder
+
+    used_s = translate_folder(model, codec, data, out, 60 * minutes)
+    typer.echo(f"{out}: by {used_s / 60:.1f} minutes of speech")
+
+
+@app.command()
 def bundle(
     lm: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="RUN/model of `train lm`.")

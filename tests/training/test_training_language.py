@@ -19,7 +19,10 @@ import torch
 import duologue
 from duologue.audio.files import read_channels
 from duologue.audio.wav import write_wav
+from duologue.checkpoints.errors import CheckpointError
+from duologue.checkpoints.load import load_codec
 from duologue.checkpoints.reference import load_reference_encoder, load_reference_tokenizer
+from duologue.checkpoints.save import save_codec
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.conditioning.provider import MAIN, OTHER
 from duologue.conditioning.reference import ReferenceConfig
@@ -27,6 +30,7 @@ from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.config import LMConfig
 from duologue.moshi.embedding import TokenEmbedding
+from duologue.moshi.lm import MoshiLM
 from duologue.stt.front_end import MelFrontEnd
 from duologue.stt.load import load_recogniser
 from duologue.stt.recogniser import Recogniser
@@ -35,7 +39,12 @@ from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.config import parse
 from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
-from duologue.training.encoded import Conversation, EncodedCorpus, encode_corpus
+from duologue.training.encoded import (
+    Conversation,
+    EncodedCorpus,
+    codec_fingerprint,
+    encode_corpus,
+)
 from duologue.training.exercises import (
     Exercise,
     ExerciseConfig,
@@ -69,6 +78,7 @@ from duologue.training.text_stream import (
 )
 from duologue.training.tokenizer import train_tokenizer
 from duologue.training.trainer import Outcome, Trainer
+from duologue.training.translation import translate_codes, translate_folder
 
 from .conftest import RATE, TINY
 
@@ -685,6 +695,51 @@ def test_a_run_starts_from_another_runs_model(
             reference={"bridge_module": {"hidden_dim": 16, "out_dim": 48}},
             start=load_duplex(tmp_path / "a" / "model"),
         )  # fmt: skip
+
+
+def test_rows_of_codes_are_translated_by_what_they_stand_for() -> None:
+    torch.manual_seed(2)
+    lm = MoshiLM(LMConfig.from_dict({**LM, "text_card": 8, "card": 16}))
+    before = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
+    # Code i has become i + 1, but for 3, which has become 4 and 9 in turns; 9 was never heard.
+    together = 1000 * torch.eye(16).roll(1, 1).repeat(3, 1, 1)
+    together[:, 8] = 0
+    together[:, 3, 4] = together[:, 3, 9] = 500
+    translate_codes(lm, together)
+    after = lm.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    codes = {f"emb.{row}.weight" for row in range(6)} | {f"linears.{k}.weight" for k in range(3)}
+    assert changed == codes | {f"depformer_emb.{k}.weight" for k in range(2)}
+    for name in changed:
+        old, new = before[name], after[name]
+        for code, was in ((1, 0), (4, 3), (9, 3), (15, 14), (0, 15)):
+            torch.testing.assert_close(new[code], old[was], atol=5e-3, rtol=0)
+        assert torch.equal(new[16:], old[16:]), "what is no code stays"
+
+
+def test_a_model_goes_on_with_a_codec_that_calls_the_same_by_other_codes(
+    encoded: Path, codec: Mimi, tokenizer_file: Path, training_corpus: Path, tmp_path: Path
+) -> None:
+    duplex(encoded, codec, tokenizer_file, tmp_path / "a").run()
+    model, other, out = tmp_path / "a" / "model", tmp_path / "other", tmp_path / "out"
+    old, new = load_codec(model, device="cpu"), load_codec(model, device="cpu", runtime="eager")
+    for book in (*new.quantizer.first.codebooks, *new.quantizer.rest.codebooks):
+        book.embedding.copy_(book.embedding.roll(1, 0))
+    save_codec(other, new)
+    used_s = translate_folder(model, str(other), [training_corpus], out, 60)
+    assert 5 < used_s < 60
+    assert codec_fingerprint(load_codec(out)) == codec_fingerprint(new)
+    before, after = (load_duplex(folder)[0] for folder in (model, out))
+    pcm = torch.from_numpy(read_channels(training_corpus.parent / "4.wav"))[None]
+    bins = old.config.quantizer.bins
+    for level, codes in enumerate(old.encode(pcm)[0]):
+        code = int(codes.mode().values)
+        for part in (f"emb.{level}", f"emb.{3 + level}", f"linears.{level}"):
+            rows = [lm.get_submodule(part).weight for lm in (before, after)]
+            expected, got = rows[0][code], rows[1][(code + 1) % bins]
+            torch.testing.assert_close(got, expected, atol=0.1, rtol=0.1)
+    with pytest.raises(CheckpointError, match="not empty"):
+        translate_folder(model, str(other), [training_corpus], out, 60)
 
 
 def test_duplex_run_goes_on_bit_for_bit(
