@@ -132,7 +132,6 @@ def _check_saved(generator: Generator, voice: SavedVoice) -> None:
             f"{(1 + config.n_q, config.max_delay + 3)}"
         )
 
-
     # What lies outside the recording holds the tokens that stand for none.
     _check_range(voice.cache[:1], UNGENERATED, config.text_card, "text tokens")
     _check_range(voice.cache[1:], UNGENERATED, config.card, "codes")

@@ -3,8 +3,8 @@
 All of them start their members by one rule: the next member starts when the one before has ended
 without an acceptable answer, or when a delay has passed, whichever is first. In order is an endless
 delay, a race is none, and hedging learns it from how long the first member usually takes. The first
-acceptable answer wins; the others are cancelled and awaited. A streaming member wins with its first
-acceptable clause.
+acceptable answer wins; the others are cancelled and awaited, for `CANCEL_GRACE_S` at most. A
+streaming member wins with its first acceptable clause.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from duologue.retrieval.protocol import (
+    CANCEL_GRACE_S,
     Attempt,
     Clause,
     Clock,
@@ -204,7 +205,8 @@ class Cascade:
         finally:
             for task in pumps:
                 task.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            ends = asyncio.gather(*pumps, return_exceptions=True)
+            await asyncio.wait({ends}, timeout=CANCEL_GRACE_S)
 
         late = loop.time() >= end_at
         if final is None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from duologue.faults import fault
 from duologue.retrieval.breaker import CircuitBreaker
 from duologue.retrieval.clauses import ClauseStream, ends_sentence
 from duologue.retrieval.cleaning import clean_text, strip_label
@@ -349,8 +350,8 @@ class LLMRetriever:
             return "Error: the tool did not answer in time.", ()
         except RetrievalError as error:
             return f"Error: {clean_text(str(error), 300)}", ()
-        except Exception:
-            logger.exception("tool %s raised", call.name)
+        except Exception as error:
+            logger.error("tool %s raised %s", call.name, fault(error))
             return "Error: the tool failed.", ()
         lines = [clean_text(line, MAX_TOOL_RESULT_CHARS) for line in result.text.splitlines()]
         text = "\n".join(lines)[:MAX_TOOL_RESULT_CHARS]

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,23 +174,23 @@ def _connection_closed() -> int:
     return int(CONNECTION_CLOSED)
 
 
-def _connect(server: McpServer) -> Any:
-    """The SDK's client for a server; connects on entering."""
+@asynccontextmanager
+async def _connect(server: McpServer) -> AsyncGenerator[Any]:
+    """The SDK's client for a server, connected; what it needs for that is closed after it."""
     mcp = _sdk()
-    if server.command:
-        command, *arguments = server.command
-        return mcp.Client(
-            mcp.StdioServerParameters(
+    async with AsyncExitStack() as stack:
+        target: Any = server.url or server.server
+        if server.command:
+            command, *arguments = server.command
+            target = mcp.StdioServerParameters(
                 command=command, args=arguments, env=dict(server.environment) or None
             )
-        )
-    if not server.url:
-        return mcp.Client(server.server)
-    if not server.headers:
-        return mcp.Client(server.url)
-    import httpx2
-    from mcp.client.streamable_http import streamable_http_client
+        elif server.headers:
+            from mcp.client.streamable_http import streamable_http_client
+            from mcp.shared._httpx_utils import create_mcp_http_client
 
-    # The SDK keeps redirects within the endpoint's origin, so the headers stay there.
-    http = httpx2.AsyncClient(headers=dict(server.headers))
-    return mcp.Client(streamable_http_client(server.url, http_client=http))
+            # The SDK keeps redirects within the endpoint's origin, so the headers stay there.
+            http = create_mcp_http_client(headers=dict(server.headers))
+            await stack.enter_async_context(http)
+            target = streamable_http_client(server.url, http_client=http)
+        yield await stack.enter_async_context(mcp.Client(target))

@@ -20,9 +20,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from duologue.errors import DuologueError
+from duologue.faults import fault
 from duologue.retrieval.clauses import split_clauses
 from duologue.retrieval.cleaning import clean_text
 
@@ -352,7 +353,7 @@ async def attempt(
     except RetrievalError as error:
         result = Retrieved(Outcome.FAILED, detail=str(error))
     except Exception as error:
-        logger.exception("retriever %s raised", retriever.name)
+        logger.error("retriever %s raised %s", retriever.name, fault(error))
         result = Retrieved(Outcome.FAILED, detail=f"{type(error).__name__} in {retriever.name}")
     return _completed(result, retriever, clock() - started)
 
@@ -381,14 +382,15 @@ async def stream_attempt(
     room = MAX_REFERENCE_CHARS
     ended: Retrieved | None = None
     try:
-        deadline = asyncio.get_running_loop().time() + min(max(deadline_s, 0.0), MAX_DEADLINE_S)
-        async with aclosing(_as_generator(retriever.stream(context, deadline_s))) as items:
+        deadline = asyncio.get_running_loop().time() + _time_for(retriever, deadline_s)
+        inbox: asyncio.Queue[Clause | Retrieved | Exception] = asyncio.Queue(1)
+        task = asyncio.create_task(_pass_on(retriever.stream(context, deadline_s), inbox))
+        try:
             while ended is None:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        item = await anext(items)
-                except StopAsyncIteration:
-                    raise BackendMalformed("the stream ended without a result") from None
+                async with asyncio.timeout_at(deadline):
+                    item = await inbox.get()
+                if isinstance(item, Exception):
+                    raise item
                 if isinstance(item, Retrieved):
                     ended = item
                     continue
@@ -397,12 +399,16 @@ async def stream_attempt(
                     room = max(0, room - len(text) - 1)
                     given.append(replace(item, text=text, sources=bounded_sources(item.sources)))
                     yield given[-1]
+        finally:
+            if ended is not None:  # it is closing what it had opened
+                await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+            await _cancel(task, retriever.name)
     except (RetrievalTimeout, TimeoutError) as error:
         ended = Retrieved(Outcome.TIMED_OUT, detail=str(error) or "deadline passed")
     except RetrievalError as error:
         ended = Retrieved(Outcome.FAILED, detail=str(error))
     except Exception as error:
-        logger.exception("retriever %s raised", retriever.name)
+        logger.error("retriever %s raised %s", retriever.name, fault(error))
         ended = Retrieved(Outcome.FAILED, detail=f"{type(error).__name__} in {retriever.name}")
     if given and not ended.answered:
         last = given[-1]
@@ -416,6 +422,23 @@ async def stream_attempt(
             truncated=True,
         )
     yield _completed(ended, retriever, clock() - started)
+
+
+async def _pass_on(
+    items: AsyncIterator[Clause | Retrieved],
+    inbox: asyncio.Queue[Clause | Retrieved | Exception],
+) -> None:
+    """Hand over what a stream gives, up to its result or error; it is closed in the same task."""
+    last: Exception = BackendMalformed("the stream ended without a result")
+    try:
+        async with aclosing(_as_generator(items)) as given:
+            async for item in given:
+                await inbox.put(item)
+                if isinstance(item, Retrieved):
+                    return
+    except Exception as error:
+        last = error
+    await inbox.put(last)
 
 
 async def _as_generator(
@@ -440,36 +463,49 @@ def _completed(result: Retrieved, retriever: Retriever, elapsed_s: float) -> Ret
     return result
 
 
-_abandoned: dict[asyncio.Task[Retrieved], str] = {}
+_abandoned: dict[asyncio.Task[Any], str] = {}
+
+
+def _time_for(retriever: Retriever, deadline_s: float) -> float:
+    """Seconds a back end gets; raises RetrievalError where it is not to be asked."""
+    if deadline_s <= 0:
+        raise RetrievalTimeout("no time left")
+    if sum(name == retriever.name for name in _abandoned.values()) >= MAX_ABANDONED:
+        raise BackendUnavailable(f"{retriever.name} has too many lookups that do not end")
+    return min(deadline_s, MAX_DEADLINE_S)
 
 
 async def _hold_to_deadline(
     retriever: Retriever, context: RetrievalContext, deadline_s: float
 ) -> Retrieved:
-    deadline_s = min(deadline_s, MAX_DEADLINE_S)
-    if deadline_s <= 0:
-        raise RetrievalTimeout("no time left")
-    if sum(name == retriever.name for name in _abandoned.values()) >= MAX_ABANDONED:
-        raise BackendUnavailable(f"{retriever.name} has too many lookups that do not end")
+    deadline_s = _time_for(retriever, deadline_s)
     task = asyncio.ensure_future(retriever.retrieve(context, deadline_s))
     try:
         await asyncio.wait({task}, timeout=deadline_s)
         if task.done() and not task.cancelled():
             return task.result()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
-            if not task.done():
-                logger.warning("retriever %s ignores cancellation", retriever.name)
-                _abandoned[task] = retriever.name
-                task.add_done_callback(_forget)
+        await _cancel(task, retriever.name)
     if task.done() and not task.cancelled() and task.exception() is None:
         return task.result()
     raise RetrievalTimeout("deadline passed")
 
 
-def _forget(task: asyncio.Task[Retrieved]) -> None:
+async def _cancel(task: asyncio.Task[Any], name: str) -> None:
+    """End a back end's task; one that ignores that is left behind."""
+    if task.done():
+        return
+    task.cancel()
+    try:
+        await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+    finally:
+        if not task.done():
+            logger.warning("retriever %s ignores cancellation", name)
+            _abandoned[task] = name
+            task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
     _abandoned.pop(task, None)
     if not task.cancelled() and task.exception() is not None:
         logger.warning("an abandoned lookup failed late: %s", type(task.exception()).__name__)

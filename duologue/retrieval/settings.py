@@ -27,7 +27,7 @@ from duologue.retrieval.plugins import load_plugin
 from duologue.retrieval.profiles import LLMProfiles, profiles_from_environment
 from duologue.retrieval.protocol import Clock, Retriever
 from duologue.retrieval.tools import Tool, ToolRetriever, standard_tools
-from duologue.retrieval.web import WebEngine, WebSearch, WebSettings, WebTool
+from duologue.retrieval.web import WebEngine, WebSearch, WebSettings, WebSettingsError, WebTool
 
 DEFAULT_TIMEOUT_S = 1.5
 FACTBOOK = "factbook"
@@ -62,19 +62,31 @@ class RetrievalSettings:
         """The published variables for language models, and for web search:
 
         DUOLOGUE_WEB_SEARCH (searxng or brave), DUOLOGUE_WEB_SEARCH_URL, DUOLOGUE_WEB_SEARCH_KEY.
+
+        Raises:
+            ProfileError, WebSettingsError: names the variable and what may be in it.
         """
-        web: WebSettings | None = None
-        if engine := environment.get("DUOLOGUE_WEB_SEARCH", "").strip():
-            web = WebSettings(
-                WebEngine(engine.lower()),
-                environment.get("DUOLOGUE_WEB_SEARCH_URL", "").strip(),
-                environment.get("DUOLOGUE_WEB_SEARCH_KEY", "").strip(),
-            )
         return cls(
             knowledge=tuple(map(Path, knowledge)),
             llm=profiles_from_environment(environment),
-            web=web,
+            web=_web_from_environment(environment),
         )
+
+
+def _web_from_environment(environment: Mapping[str, str]) -> WebSettings | None:
+    variable = "DUOLOGUE_WEB_SEARCH"
+    name, url, key = (environment.get(f"{variable}{of}", "").strip() for of in ("", "_URL", "_KEY"))
+    if not name:
+        return None
+    try:
+        engine = WebEngine(name.lower())
+    except ValueError:
+        choices = " or ".join(WebEngine)
+        raise WebSettingsError(f"{variable} is {choices}, not {name!r}") from None
+    needed, value = ("_URL", url) if engine is WebEngine.SEARXNG else ("_KEY", key)
+    if not value:
+        raise WebSettingsError(f"{variable}={engine} needs {variable}{needed}")
+    return WebSettings(engine, url, key)
 
 
 def documents_at(name: str | Path) -> Path:

@@ -17,7 +17,6 @@ from duologue.numbers import (
     open_compounds,
     spell_digits,
     spell_integer,
-    spell_number,
     spell_ordinal,
     spell_year,
 )
@@ -25,6 +24,8 @@ from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.units import units_by_symbol
 
 MAX_SPEAKABLE_CHARS = 4_000
+MAX_NUMBER_CHARS = 100
+"""Of a longer number the beginning is spelled; nobody listens to the rest."""
 
 _MONTHS = """
     January February March April May June July August September October November December
@@ -114,7 +115,8 @@ _TIME_RANGE = re.compile(
     r"(?<=[\dm.])\s?[-\u2013\u2014]\s?(?=\d{1,2}(?::\d{2}|\s?[ap]\.?m\b))", re.I
 )
 _MONEY = re.compile(
-    rf"([$€£¥₹])\s?({_NUMBER})(?:\s?(thousand|million|billion|trillion|[kmb]n?|tn)\b)?"
+    # Without `a`, letters that only look like these match, too.
+    rf"([$€£¥₹])\s?({_NUMBER})(?:\s?(?a:({'|'.join(_MAGNITUDES)}))\b)?"
     rf"|\b({_NUMBER})\s?([€£¥₹]|USD\b|EUR\b|GBP\b)"
     rf"|\b(\d[\d,]*\.\d\d)\s(dollar|euro)s?\b",
     re.I,
@@ -211,7 +213,7 @@ def _quantities(text: str) -> str:
     text = _PHONE.sub(lambda m: spell_digits(m.group()), text)
     text = _RANGE.sub(_range, text)
     text = _SIGNED.sub("minus ", text)
-    text = _PERCENT.sub(lambda m: f"{spell_number(m[1])} percent", text)
+    text = _PERCENT.sub(lambda m: f"{_spell(m[1])} percent", text)
     return _per_unit(_MEASURE.sub(_measure, text))
 
 
@@ -349,10 +351,10 @@ def _money(match: re.Match[str]) -> str:
     one, many, cent = _CURRENCIES[symbol.upper()]
     amount = amount.replace(",", "")
     if magnitude:
-        return f"{spell_number(amount)} {_MAGNITUDES[magnitude.lower()]} {many}"
+        return f"{_spell(amount)} {_MAGNITUDES[magnitude.lower()]} {many}"
     whole, _, cents = amount.partition(".")
     if cent and len(cents) == 2:
-        major = f"{spell_integer(int(whole))} {one if int(whole) == 1 else many}"
+        major = f"{_spell(whole)} {one if int(whole) == 1 else many}"
         if int(cents) == 0:
             return major
         minor_name = (
@@ -360,7 +362,7 @@ def _money(match: re.Match[str]) -> str:
         )
         minor = f"{spell_integer(int(cents))} {minor_name}"
         return minor if int(whole) == 0 else f"{major} and {minor}"
-    return f"{spell_number(amount)} {one if Decimal(amount) == 1 else many}"
+    return f"{_spell(amount)} {one if Decimal(amount) == 1 else many}"
 
 
 def _measure(match: re.Match[str]) -> str:
@@ -370,7 +372,7 @@ def _measure(match: re.Match[str]) -> str:
     if match[3]:
         divisor = units_by_symbol().get(match[3])
         per = f" per {divisor.singular if divisor else match[3]}"
-    return f"{spell_number(match[1])} {unit.spoken(one=one)}{per}"
+    return f"{_spell(match[1])} {unit.spoken(one=one)}{per}"
 
 
 def _range(match: re.Match[str]) -> str:
@@ -405,11 +407,7 @@ def _plural_tens(century: int, decade: int) -> str:
 
 
 def _whole(digits: str) -> str:
-    return (
-        spell_digits(digits)
-        if digits.startswith("0") and len(digits) > 1
-        else spell_integer(int(digits))
-    )
+    return spell_digits(digits) if digits.startswith("0") and len(digits) > 1 else _spell(digits)
 
 
 def _bare_number(match: re.Match[str]) -> str:
@@ -418,4 +416,12 @@ def _bare_number(match: re.Match[str]) -> str:
         return spell_year(int(written))
     if len(written) > 1 and written.startswith("0") and written.isdigit():
         return spell_digits(written)
-    return spell_number(written)
+    return _spell(written)
+
+
+def _spell(written: str) -> str:
+    """A number of any length as a quantity, digits after the point one by one."""
+    number = Decimal(written.replace(",", "")[:MAX_NUMBER_CHARS])
+    whole, _, fraction = f"{number.copy_abs():f}".partition(".")
+    words = spell_integer(int(whole)) + (f" point {spell_digits(fraction)}" if fraction else "")
+    return f"minus {words}" if number < 0 else words

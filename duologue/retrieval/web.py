@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from duologue.errors import DuologueError
 from duologue.retrieval.breaker import CircuitBreaker
 from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.http import Host
@@ -44,6 +45,10 @@ MIN_COVERAGE = 0.3
 BRAVE_URL = "https://api.search.brave.com/res/v1"
 
 
+class WebSettingsError(DuologueError, ValueError):
+    """Settings with which nothing can be searched; the message names what is missing."""
+
+
 class WebEngine(StrEnum):
     """Whose API is spoken."""
 
@@ -61,9 +66,9 @@ class WebSettings:
 
     def __post_init__(self) -> None:
         if self.engine is WebEngine.SEARXNG and not self.base_url:
-            raise ValueError("base_url: a SearXNG server has to be named")
+            raise WebSettingsError("base_url: a SearXNG server has to be named")
         if self.engine is WebEngine.BRAVE and not self.api_key:
-            raise ValueError("api_key: Brave search needs a key")
+            raise WebSettingsError("api_key: Brave search needs a key")
 
 
 @dataclass(frozen=True, slots=True)

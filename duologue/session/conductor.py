@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,6 +22,7 @@ from duologue.dialogue import Command, Control, End, EndReason, LatencyHistogram
 from duologue.engine.api import FRAME_S, EngineError, EngineSettings
 from duologue.engine.slots import SlotBank
 from duologue.engine.timing import Capacity, is_quick
+from duologue.faults import fault
 from duologue.session.core import FrameGiven, advance
 from duologue.session.figures import Figures
 from duologue.session.schedule import Schedule
@@ -267,8 +267,7 @@ class Conductor:
 
     def _fail(self, seat: Seat, error: Exception) -> None:
         """End a session for a fault of its own; what it said stays out of the log."""
-        trace = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("session %s failed with %s\n%s", seat.id, type(error).__name__, trace)
+        logger.error("session %s failed with %s", seat.id, fault(error))
         self._put(seat, seat.fail(f"internal error ({type(error).__name__})"))
 
     def _lose(self, seats: Iterable[Seat], error: Exception) -> None:

@@ -112,12 +112,22 @@ class ConversationCore:
         self.flushes = flushes
         self.questions = Questions(keeps_frames)
         self.needs_start = True
+        self.closed = False
+        """Whether the slot is given back, and may be somebody else's; set by whoever does that."""
         self._text = TextReader(bank.model)
         self._parts: dict[tuple[int, int], Tensor] = {}
         self._quotation, self._quoting = Quotation(), bank.model.lm.defaults.quoting
         self._texts: dict[tuple[int, int], str] = {}
         """Of the parts that are encoded, where they are quoted."""
         self._words = bank.recogniser.assembler() if bank.recogniser else None
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            EngineError: the conversation has no slot any more.
+        """
+        if self.closed:
+            raise EngineError("this session is closed; create another one")
 
     def prepare(self) -> Iterator[None]:
         """Make the slot ready; before the first frame, and whenever `needs_start` says so.

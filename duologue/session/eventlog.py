@@ -20,6 +20,7 @@ import logging
 import os
 import queue
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -48,8 +49,12 @@ class LogWriter:
         self._queue: queue.Queue[tuple[str, str] | None] = queue.Queue(MAX_QUEUED_RECORDS)
         self._files: dict[str, IO[str]] = {}
         self._failed: set[str] = set()
+        self._waiting: Counter[str] = Counter()
+        """Lines in the queue, by log."""
         self._lost: set[str] = set()
         """Logs whose end did not fit into the queue."""
+        self._lock = threading.Lock()
+        """Over the two above, so that a log is not closed before its last queued line."""
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
         self.truncated = 0
 
@@ -62,11 +67,14 @@ class LogWriter:
         """Queue a line, "" for the file's end; False when it is lost."""
         if line and name in self._failed:
             return False
-        try:
-            self._queue.put_nowait((name, line))
-        except queue.Full:
-            self._lost.add(name)
-            return False
+        with self._lock:
+            try:
+                self._queue.put_nowait((name, line))
+            except queue.Full:
+                if not line:
+                    self._lost.add(name)
+                return False
+            self._waiting[name] += 1
         return True
 
     def close(self) -> None:
@@ -88,10 +96,21 @@ class LogWriter:
                 self._shut(name)
             if not line:
                 self._failed.discard(name)
-            while self._lost:
-                self._shut(self._lost.pop())
+            self._end_lost(name)
         for name in list(self._files):
             self._shut(name)
+
+    def _end_lost(self, name: str) -> None:
+        """A line has been dealt with; close the logs of which no more lines will come."""
+        with self._lock:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+            ended = self._lost - self._waiting.keys()
+            self._lost -= ended
+        for lost in ended:
+            self._failed.discard(lost)
+            self._shut(lost)
 
     def _write(self, name: str, line: str) -> None:
         if not line:

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from duologue.stt.ports import Heard, Link, Notice, RemoteStream
+from duologue.session.inputs import wordless
+from duologue.stt.ports import FRAME_RATE, Heard, Link, Notice, RemoteStream
 
 
 class RemoteHearing:
@@ -21,13 +22,17 @@ class RemoteHearing:
         self._given = stream
         self._stream: RemoteStream | None = stream
         self._first_frame = first_frame
+        self._pushed = 0
+        self._wanted_from = 0
+        """The stream's frame from which on words are wanted; 0 while all of them are."""
 
     def __call__(self, frame: NDArray[np.float32]) -> Heard:
         if self._stream is None:
             return Heard()
         try:
             self._stream.push(frame)
-            heard = self._stream.take()
+            self._pushed += 1
+            heard = self._wanted(self._stream.take())
         except Exception as error:
             detail = f"speech recognition failed with {type(error).__name__}"
             self._stream = None
@@ -35,6 +40,10 @@ class RemoteHearing:
         if heard.transcribed_frame is None or not self._first_frame:
             return heard
         return replace(heard, transcribed_frame=heard.transcribed_frame + self._first_frame)
+
+    def reset(self) -> None:
+        """The conversation begins anew: words of the frames so far are not wanted any more."""
+        self._wanted_from = self._pushed
 
     def flush(self) -> None:
         """Ask for the words of all audio so far: the model has just asked for knowledge."""
@@ -45,3 +54,19 @@ class RemoteHearing:
         """End the connection."""
         self._stream = None
         await self._given.aclose()
+
+    def _wanted(self, heard: Heard) -> Heard:
+        """The same without words of before the reset, by their times if they have any."""
+        since, until = self._wanted_from, heard.transcribed_frame
+        if not since:
+            return heard
+        all_new = until is not None and until >= since
+        if all_new:
+            self._wanted_from = 0  # what was said before has all come
+        if len(heard.words) != len(heard.completed):
+            return heard if all_new else wordless(heard)
+        pairs = zip(heard.words, heard.completed, strict=True)
+        kept = [(text, word) for text, word in pairs if word.start_s * FRAME_RATE > since - 0.5]
+        return replace(
+            heard, words=tuple(text for text, _ in kept), completed=tuple(word for _, word in kept)
+        )

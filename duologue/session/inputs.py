@@ -92,6 +92,15 @@ class InputQueue:
             heard = [replace(frame, heard=listener(frame.pcm)) for frame in self._frames]
             self._frames = deque(heard)
 
+    def forget_words(self) -> None:
+        """The conversation begins anew: what has been recognised is not of it any more."""
+        with self._lock:
+            self._orphan = self._orphan and wordless(self._orphan)
+            self._frames = deque(
+                replace(frame, heard=frame.heard and wordless(frame.heard))
+                for frame in self._frames
+            )
+
     def take(self) -> QueuedFrame:
         """The oldest waiting frame, with what dropped ones before it were recognised as."""
         with self._lock:
@@ -142,6 +151,11 @@ def playable(pcm: Samples) -> Samples:
     if not np.isfinite(pcm).all():
         pcm = np.nan_to_num(pcm, nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(pcm, -1.0, 1.0)
+
+
+def wordless(heard: Heard) -> Heard:
+    """The same without words."""
+    return replace(heard, words=(), completed=())
 
 
 def merge_heard(first: Heard | None, second: Heard | None) -> Heard | None:

@@ -281,6 +281,10 @@ class Engine:
     def control(self, seat: Seat, control: Interrupt | Reset | SelectBackend) -> None:
         """See `Session.control`."""
         if seat.controls.acquire(blocking=False):
+            outside = self._sessions.get(seat.id)
+            if isinstance(control, Reset) and outside is not None and outside.hearing is not None:
+                outside.hearing.reset()
+                seat.input.forget_words()
             self._thread.post(self._conductor.control, seat, control)
         else:
             self._conductor.figures.controls_dropped += 1

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duologue.dialogue import Event, Role, TextToken, Turn
-from duologue.engine.api import EngineError, EngineFull, SessionOptions
+from duologue.engine.api import EngineFull, SessionOptions
 from duologue.engine.model import LoadedModel, load_model
 from duologue.engine.slots import SlotBank
 from duologue.engine.timing import RETRY_AFTER_S, is_quick
@@ -206,7 +206,6 @@ class MoshiSession:
     ) -> None:
         self.moshi, self.core, self.options, self.backends = moshi, core, options, backends
         self._retriever = retriever
-        self._closed = False
 
     @property
     def transcript(self) -> tuple[Turn, ...]:
@@ -223,7 +222,7 @@ class MoshiSession:
 
     def stream(self) -> SessionStream:
         """Hold the conversation live; lookups run beside it."""
-        self._check_open()
+        self.core.check_open()
         return SessionStream(
             self.core,
             self.moshi.thread,
@@ -236,9 +235,9 @@ class MoshiSession:
 
     def close(self) -> None:
         """Give the slot back; may be called twice."""
-        if self._closed:
+        if self.core.closed:
             return
-        self._closed = True
+        self.core.closed = True
         self.moshi.thread.submit(self.core.bank.reset, self.core.slot).result()
         self.moshi.give_back(self.core.slot)
         if self._retriever is not None:
@@ -256,7 +255,7 @@ class MoshiSession:
         return self.moshi.encoder()
 
     def _process(self, pcm: NDArray[np.float32]) -> Reply:
-        self._check_open()
+        self.core.check_open()
         core, size = self.core, self.core.bank.frame_size
         core.flushes = True
         world = ModelTime(
@@ -289,10 +288,6 @@ class MoshiSession:
     @property
     def _retrieval_prompt(self) -> str | None:
         return None if self.moshi.model.takes_prompts else self.options.system_prompt
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError("this session is closed; create another one")
 
 
 def _knowledge(

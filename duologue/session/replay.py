@@ -34,6 +34,10 @@ from duologue.session.eventlog import (
 from duologue.session.options import options_from_data, slot_setup
 from duologue.session.snapshot import SessionSnapshot
 
+_HEADER_KEYS = frozenset(
+    {"model", "fingerprint", "slots", "gate_db", "threads", "slot", "seed", "options"}
+)
+
 
 class LogError(DuologueError, ValueError):
     """A file that is no event log, or one that cannot be replayed; the message says why."""
@@ -53,16 +57,25 @@ class ReplayReport:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log, checked to begin with a `session` of a known version."""
-    with path.open(encoding="utf-8") as file:
+    """The records of a log, checked to begin with a `session` of a known version.
+
+    A last line that was cut short is left out: its writer was killed, or the disk was full.
+    """
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode())
                 kind = record["record"]
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if number > 1 and not line.endswith(b"\n"):
+                    return
                 raise LogError(f"{path}:{number}: not a record of an event log") from error
-            if number == 1 and (kind != "session" or record.get("version") != LOG_VERSION):
-                raise LogError(f"{path}: not an event log of version {LOG_VERSION}")
+            if number == 1:
+                if kind != "session" or record.get("version") != LOG_VERSION:
+                    raise LogError(f"{path}: not an event log of version {LOG_VERSION}")
+                if missing := _HEADER_KEYS - record.keys():
+                    lacks = ", ".join(sorted(missing))
+                    raise LogError(f"{path}: damaged, its first record lacks {lacks}")
             yield record
 
 
@@ -85,9 +98,9 @@ def replay(
     header = next(records, None)
     if header is None:
         raise LogError(f"{path}: empty")
-    player = _Player(_core(header, model, path))
     complete = False
     try:
+        player = _Player(_core(header, model, path))
         for record in records:
             player.play(record)
             complete = record["record"] == "end"
@@ -95,7 +108,9 @@ def replay(
                 break
             if on_frame is not None:
                 on_frame(player.frames)
-    except (KeyError, TypeError, RecordError) as error:
+    except LogError:
+        raise
+    except (KeyError, TypeError, ValueError, RecordError) as error:
         raise LogError(f"{path}: a damaged record ({error})") from error
     pcm = np.concatenate(player.said) if player.said else np.zeros(0, np.float32)
     return ReplayReport(player.frames, player.difference, complete, pcm)

@@ -87,7 +87,11 @@ class SessionStream:
             await asyncio.to_thread(self._world.run, self._runner.aclose())
 
     async def send(self, pcm: NDArray[np.float32]) -> None:
-        """The user's audio [n] at 24 kHz, any length; returns when its whole frames are made."""
+        """The user's audio [n] at 24 kHz, any length; returns when its whole frames are made.
+
+        Raises:
+            EngineError: the session is closed.
+        """
         size = self._core.bank.frame_size
         samples = np.concatenate([self._partial, playable(pcm)])
         whole = len(samples) - len(samples) % size
@@ -122,6 +126,7 @@ class SessionStream:
 
     def _frame(self, pcm: NDArray[np.float32]) -> None:
         core = self._core
+        core.check_open()
         if core.needs_start:
             for _ in core.prepare():
                 pass
@@ -132,8 +137,11 @@ class SessionStream:
 
     def _receive(self, given: Reply | Control, rows: Tensor | None = None) -> None:
         if isinstance(given, Reply):
+            if self._core.closed:
+                return  # it comes too late
             # Latency is real here, not simulated: the reply counts now.
             given = replace(given, elapsed_s=None)
+        self._core.check_open()
         self._put(self._core.receive(given, rows))
 
     def _put(self, outputs: list[Output]) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from duologue.engine.api import EngineError
+from duologue.faults import fault
 from duologue.session.conductor import Conductor
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,8 @@ class TickThread:
     def _turn(self) -> float | None:
         try:
             return self._conductor.turn()
-        except Exception:
-            logger.exception("the engine's turn failed")
+        except Exception as error:
+            logger.error("the engine's turn failed with %s", fault(error))
             return BREATH_S
 
     def _tell(self) -> None:

@@ -293,6 +293,22 @@ def test_markdown_headings_items_and_tables(tmp_path: Path) -> None:
     assert not any("skipped" in block.text for block in found)
 
 
+@pytest.mark.parametrize("end", ["---", "..."])
+def test_front_matter_is_left_out_up_to_its_end(tmp_path: Path, end: str) -> None:
+    text = f"---\ntitle: skipped\n{end}\nWe open at nine.\n"
+    (block,) = blocks(tmp_path, "a.md", text)
+    assert (block.text, block.place) == ("We open at nine.", 4)
+
+
+def test_a_leading_rule_hides_nothing(tmp_path: Path) -> None:
+    (block,) = blocks(tmp_path, "a.md", "---\nWe open at nine.\n")
+    assert (block.text, block.place) == ("We open at nine.", 2)
+    long = "---\n" + "One more sentence.\n" * 300 + "---\nThe end.\n"
+    found = blocks(tmp_path, "b.md", long)
+    assert (found[0].text, found[0].place) == ("One more sentence.", 2)
+    assert blocks(tmp_path, "c.md", "---\n") == []
+
+
 def test_csv_rows_become_sentences(tmp_path: Path) -> None:
     table = "name;openingTime;unit_price\nEspresso;8:00;2.50\n\nTea;;3\n"
     assert [(b.text, b.place) for b in blocks(tmp_path, "a.csv", table)] == [
@@ -342,6 +358,21 @@ def test_html(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "<title>x</title><body><p>We open at nine.</p></body>",
+        "<title>x</title><meta charset=utf-8><p>We open at nine.",
+        "<title>x</title><nav>menu</nav><p>We open at nine.",
+        "<noscript><body><p>We open at nine.",
+        "<template><p>no</p></template></head><p>We open at nine.",
+    ],
+)
+def test_a_head_may_be_left_open(tmp_path: Path, rest: str) -> None:
+    (block,) = blocks(tmp_path, "a.html", f"<!DOCTYPE html><html><head>{rest}</html>")
+    assert block.text == "We open at nine."
+
+
 def docx(body: str) -> bytes:
     import io
 
@@ -378,6 +409,48 @@ def test_word_documents(tmp_path: Path) -> None:
         archive.writestr("word/document.xml", '<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>')
     with pytest.raises(UnreadableFile, match="entities"):
         list(read_blocks(path))
+
+
+def damaged(kind: str) -> bytes:
+    """A Word document whose text cannot be unpacked."""
+    import io
+
+    data = io.BytesIO()
+    packing = zipfile.ZIP_STORED if kind == "cut" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(data, "w", packing) as archive:
+        archive.writestr("word/document.xml", "".join(map(chr, range(32, 2000))))
+    packed = bytearray(data.getvalue())
+    central = packed.index(b"PK\x01\x02")
+    match kind:
+        case "stream":
+            packed[60:120] = b"\xff" * 60
+        case "encrypted":
+            packed[6] |= 1
+            packed[central + 8] |= 1
+        case "method":
+            packed[8] = packed[central + 10] = 99
+        case "cut":
+            packed[central + 20 : central + 28] = 2 * (1 << 20).to_bytes(4, "little")
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("stream", "decompressing"),
+        ("encrypted", "encrypted"),
+        ("method", "packed"),
+        ("cut", "a.docx"),
+    ],
+)
+def test_damaged_word_documents_are_refused(tmp_path: Path, kind: str, why: str) -> None:
+    with pytest.raises(UnreadableFile, match=why):
+        blocks(tmp_path, "a.docx", damaged(kind))
+
+
+def test_a_page_with_an_unknown_declaration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile):
+        blocks(tmp_path, "a.html", "<p>We open at nine.</p><![foo[x]]>")
 
 
 def pdf(text: str) -> bytes:

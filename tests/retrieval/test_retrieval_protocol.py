@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.retrieval import protocol
 from duologue.retrieval.clauses import ClauseStream, split_clauses, split_sentences
 from duologue.retrieval.cleaning import clean_text, strip_label
+from duologue.retrieval.compose import in_order
 from duologue.retrieval.protocol import (
     MAX_CONTEXT_CHARS,
     MAX_REFERENCE_CHARS,
@@ -165,11 +168,108 @@ def test_a_back_end_that_ignores_cancellation_does_not_hold_anybody_up() -> None
     asyncio.run(main())
 
 
+class Stubborn(FakeStream):
+    """Gives a clause, then lets no cancellation through until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "stubborn"
+        self.release = asyncio.Event()
+
+    async def stream(
+        self, context: RetrievalContext, deadline_s: float
+    ) -> AsyncIterator[Clause | Retrieved]:
+        yield Clause("a.")
+        while not self.release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.release.wait()
+        yield Retrieved(Outcome.ANSWERED, "a. b.")
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_a_stream_that_ignores_cancellation_does_not_hold_anybody_up(composed: bool) -> None:
+    async def main() -> None:
+        fake = Stubborn()
+        asyncio.get_running_loop().call_later(1.5, fake.release.set)
+        retriever = in_order([fake]) if composed else fake
+        started = time.monotonic()
+        *clauses, result = [item async for item in stream_attempt(retriever, QUESTION, 0.1)]
+        assert time.monotonic() - started < 0.5
+        assert len(clauses) == 1
+        assert isinstance(result, Retrieved)
+        assert (result.reference, result.truncated) == ("a.", True)
+        fake.release.set()
+        await asyncio.sleep(0.01)
+        assert not protocol._abandoned
+
+    asyncio.run(main())
+
+
+def test_streams_that_do_not_end_are_refused_after_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_ABANDONED", 1)
+
+    async def main() -> None:
+        fake = Stubborn()
+        outcomes = []
+        for _ in range(2):
+            items = [item async for item in stream_attempt(fake, QUESTION, 0.02)]
+            outcomes.append((len(items), items[-1]))
+        (first, _), (second, refused) = outcomes
+        assert (first, second) == (2, 1)
+        assert isinstance(refused, Retrieved)
+        assert (refused.outcome, "do not end" in refused.detail) == (Outcome.FAILED, True)
+        fake.release.set()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def test_a_stream_is_run_and_closed_by_one_task() -> None:
+    tasks = []
+
+    class Owned(FakeStream):
+        async def stream(
+            self, context: RetrievalContext, deadline_s: float
+        ) -> AsyncIterator[Clause | Retrieved]:
+            try:
+                tasks.append(asyncio.current_task())
+                yield Clause("a.")
+                tasks.append(asyncio.current_task())
+                yield Retrieved(Outcome.ANSWERED, "a.")
+            finally:
+                await asyncio.sleep(0)
+                tasks.append(asyncio.current_task())
+
+    assert len(run_stream(Owned())) == 2
+    assert len(tasks) == 3
+    assert len(set(tasks)) == 1
+
+
 def test_no_time_left_asks_nobody() -> None:
     async def answer(context: RetrievalContext, deadline_s: float) -> Retrieved:
         raise AssertionError
 
     assert run(answer, 0.0).outcome is Outcome.TIMED_OUT
+    (result,) = run_stream(FakeStream(AssertionError()), 0.0)
+    assert isinstance(result, Retrieved)
+    assert result.outcome is Outcome.TIMED_OUT
+
+
+def test_what_a_retriever_says_when_it_breaks_stays_out_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = "404 for ?q=what was said"
+
+    async def answer(context: RetrievalContext, deadline_s: float) -> Retrieved:
+        raise LookupError(said)
+
+    assert run(answer).outcome is Outcome.FAILED
+    run_stream(FakeStream(LookupError(said)))
+    assert said not in caplog.text
+    assert caplog.text.count("retriever fake raised LookupError") == 2
+    assert "in answer" in caplog.text
 
 
 def test_a_cancelled_caller_cancels_the_back_end() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from duologue.errors import DuologueError
 from duologue.retrieval.http import Host
 from duologue.retrieval.knowledge import KnowledgeBase
 from duologue.retrieval.mcp import McpServer, McpTools
@@ -267,6 +268,42 @@ def test_an_mcp_server_that_is_not_there() -> None:
     asyncio.run(run())
 
 
+def test_the_http_client_of_a_server_with_headers_is_closed_with_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("mcp.server.mcpserver")
+    import mcp
+    from mcp.client import streamable_http
+
+    opened: list[Any] = []
+
+    class Client:
+        def __init__(self, target: Any) -> None:
+            self.target = target
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            opened.append(self.target.is_closed)
+
+    monkeypatch.setattr(mcp, "Client", Client)
+    monkeypatch.setattr(
+        streamable_http, "streamable_http_client", lambda url, *, http_client: http_client
+    )
+
+    async def run() -> None:
+        tools = McpTools(McpServer("x", url="http://localhost/mcp", headers={"X-Key": "secret"}))
+        http = (await tools._client()).target
+        assert http.headers["x-key"] == "secret"
+        assert http.timeout.read == 300.0
+        await tools.aclose()
+        assert opened == [False]
+        assert http.is_closed
+
+    asyncio.run(run())
+
+
 # -- plug-ins
 
 
@@ -333,6 +370,19 @@ def test_settings_open_an_index_folder(tmp_path: Path) -> None:
     (tmp_path / "a.txt").unlink()
     retriever = build_retriever(RetrievalSettings(knowledge=(tmp_path / "index",)))
     assert ask(retriever, RetrievalContext.from_question("what does the mill make")).answered
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ("google", "DUOLOGUE_WEB_SEARCH is searxng or brave, not 'google'"),
+        ("searxng", "DUOLOGUE_WEB_SEARCH=searxng needs DUOLOGUE_WEB_SEARCH_URL"),
+        ("Brave", "DUOLOGUE_WEB_SEARCH=brave needs DUOLOGUE_WEB_SEARCH_KEY"),
+    ],
+)
+def test_settings_that_cannot_be_used_name_the_variable(engine: str, why: str) -> None:
+    with pytest.raises(DuologueError, match=why):
+        RetrievalSettings.from_environment({"DUOLOGUE_WEB_SEARCH": engine})
 
 
 def test_settings_from_the_environment() -> None:

@@ -63,6 +63,28 @@ def test_speakable_text_has_only_words_and_stays_as_it_is(text: str) -> None:
     assert speakable(spoken) == spoken
 
 
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("€5 kn", "five euros kn"),
+        ("€5 bn or $2 MN", "five billion euros or two million dollars"),
+        ("€5 m\u0131llion", "five euros m\u0131llion"),
+        ("€5 thou\u017fand", "five euros thou\u017fand"),
+    ],
+)
+def test_only_what_means_a_magnitude_is_one(written: str, spoken: str) -> None:
+    assert speakable(written) == spoken
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", "{}%", "${}", "{} km", "€{} bn", "{}.00 dollars", "1.2.{}"]
+)
+@pytest.mark.parametrize("number", ["7" * 1000, f"0.{'0' * 500}7"])
+def test_numbers_too_long_to_be_spoken_are_cut(around: str, number: str) -> None:
+    spoken = speakable(around.format(number))
+    assert 0 < len(spoken.split()) < 1000
+
+
 def test_times_of_day() -> None:
     assert spell_time(0, 0) == "midnight"
     assert spell_time(12, 0) == "noon"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +29,7 @@ from duologue.dialogue import (
     WarningCode,
 )
 from duologue.engine.api import FRAME_S, EngineError, LatePolicy
+from duologue.session.thread import TickThread
 
 AUDIO = frames_of(speech(60))
 
@@ -232,6 +235,23 @@ def test_a_tokenizer_that_raises_ends_one_session(caplog: pytest.LogCaptureFixtu
     assert "in explode" in caplog.text
     stage.talk({other: AUDIO[1]})
     assert len(kinds(stage.events(other), AudioFrame)) == 2
+
+
+def test_what_a_failing_turn_says_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    stage, said = Stage(1), "what was said"
+    failed = threading.Event()
+
+    def turn() -> float | None:
+        failed.set()
+        raise LookupError(said)
+
+    stage.conductor.turn = turn  # type: ignore[method-assign]
+    ticking = TickThread(stage.conductor, lambda: None, time.monotonic)
+    ticking.start()
+    assert failed.wait(5.0)
+    ticking.stop()
+    assert "failed with LookupError" in caplog.text
+    assert said not in caplog.text
 
 
 def test_a_step_that_fails_ends_who_was_in_it_and_the_engine_recovers(

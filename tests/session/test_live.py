@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.conversations import (
     Babble,
+    BabbleStream,
     Facts,
     MadeUpTime,
     Rows,
@@ -53,6 +54,7 @@ from duologue.engine.api import (
 from duologue.session import Engine, Session, live
 from duologue.session import thread as tick
 from duologue.session.snapshot import SessionSnapshot
+from duologue.stt.ports import FRAME_RATE, Heard, Word
 
 AUDIO = frames_of(speech(80))
 
@@ -371,6 +373,46 @@ def test_lost_recognition_is_told_and_the_conversation_goes_on() -> None:
             await talk(session, reader, AUDIO[:6])
             warnings = await reader.until(Warning)
             assert warnings[0].code is WarningCode.STT_LOST
+
+    run(test)
+
+
+class Late(Babble):
+    """Says `w0`, `w1`, ... three frames after the frames they were said in."""
+
+    def __init__(self, timed: bool) -> None:
+        super().__init__()
+        self.timed = timed
+
+    async def open(self) -> BabbleStream:
+        stream = await super().open()
+        stream.take = lambda: self.heard(stream.frames - 4)  # type: ignore[method-assign]
+        return stream
+
+    def heard(self, frame: int) -> Heard:
+        if frame < 0:
+            return Heard(transcribed_frame=-1)
+        word = Word(f"w{frame}", frame / FRAME_RATE)
+        # A service need not know at once that a word was the last one of its frame.
+        known = max(-1, frame - 1) if self.timed else frame
+        return Heard((f" w{frame}",), 0.1, known, (word,) if self.timed else ())
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_words_of_before_a_reset_are_not_of_the_new_conversation(timed: bool) -> None:
+    async def test() -> None:
+        async with engine(slots=1, world={"stt": Late(timed)}) as running:
+            session = await running.open(SessionOptions(seed=13, init_speaker="user"))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:8])
+            session.control(Reset())
+            await reader.until(ConversationReset)
+            await talk(session, reader, AUDIO[8:16])
+            reset = next(i for i, e in enumerate(reader.events) if isinstance(e, ConversationReset))
+            assert [word.strip() for word in user_words(reader.events[:reset])][-1] == "w4"
+            assert [word.strip() for word in user_words(reader.events[reset:])] == [
+                "w8", "w9", "w10", "w11", "w12",
+            ]  # fmt: skip
 
     run(test)
 

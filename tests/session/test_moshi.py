@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.conversations import Facts, Rows, frames_of, model, speech
 from support.stage import trace
 
@@ -18,6 +19,7 @@ from duologue.dialogue import (
     AudioFrame,
     Event,
     Interrupt,
+    LookupFailed,
     Report,
     RetrievalStarted,
     RetrievalSucceeded,
@@ -75,6 +77,30 @@ def test_sessions_are_counted_and_come_back(moshi: Moshi) -> None:
     with pytest.raises(EngineError, match="closed"):
         first.process(speech(1))
     moshi.create_session()
+
+
+def test_a_stream_of_a_closed_session_does_not_touch_its_slot(moshi: Moshi) -> None:
+    """Another session has it by now, and goes on as if there had never been a stream."""
+    pcm = speech(6)
+    whole = moshi.create_session(seed=SEED).process(pcm)
+
+    async def stream() -> NDArray[np.float32]:
+        old = moshi.create_session(seed=3)
+        async with old.stream() as live:
+            await live.send(pcm[:1920])
+            old.close()
+            with moshi.create_session(seed=SEED) as new:
+                assert new.core.slot == old.core.slot
+                said = [await asyncio.to_thread(new.process, pcm[: 3 * 1920])]
+                with pytest.raises(EngineError, match="closed; create another"):
+                    await live.send(pcm[:1920])
+                with pytest.raises(EngineError, match="closed; create another"):
+                    await live.control(Interrupt())
+                live._receive(LookupFailed(1, "too late"))
+                said.append(await asyncio.to_thread(new.process, pcm[3 * 1920 :]))
+        return np.concatenate([reply.pcm for reply in said])
+
+    assert np.array_equal(asyncio.run(stream()), whole.pcm)
 
 
 def test_a_late_model_leaves_silence_at_the_beginning() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from duologue.dialogue import AudioFrame, EndReason, Role, SessionEnded, TextToken
 from duologue.session.inputs import InputQueue, merge_heard, playable
 from duologue.session.outputs import OutputQueue
-from duologue.stt.ports import Heard, Link, Notice
+from duologue.stt.ports import Heard, Link, Notice, Word
 
 SIZE = 4
 
@@ -89,6 +89,16 @@ def test_who_begins_to_listen_hears_first_what_waits() -> None:
     assert np.array_equal(np.concatenate(heard), ramp(4 * SIZE))
     taken = [queue.take() for _ in range(3)]
     assert [one.heard and one.heard.transcribed_frame for one in taken] == [0, 1, 2]
+
+
+def test_a_new_conversation_has_no_words_of_waiting_frames() -> None:
+    queue = InputQueue(SIZE, 2)
+    queue.listener = lambda frame: Heard((" old",), 0.5, 7, (Word("old", 0.0),))
+    queue.push(ramp(3 * SIZE), 0.0)
+    queue.forget_words()
+    first, second = queue.take(), queue.take()
+    assert first.heard == Heard(inactivity=0.5, transcribed_frame=6)
+    assert second.heard == Heard(inactivity=0.5, transcribed_frame=6)
 
 
 def test_merging_keeps_the_newer_estimate_and_everything_said() -> None:

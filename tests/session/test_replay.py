@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import queue
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from support.conversations import frames_of, model, speech
 from support.stage import Stage, trace
 
 from duologue.dialogue import AudioFrame, EndReason, Reset, SelectBackend
+from duologue.session import eventlog
 from duologue.session.eventlog import LogWriter, SessionLog, pack_pcm, unpack_pcm
-from duologue.session.replay import LogError, replay
+from duologue.session.replay import LogError, read_header, replay
 from duologue.session.seat import Seat
 from duologue.session.snapshot import SessionSnapshot
 
@@ -141,6 +143,94 @@ def test_what_cannot_be_replayed_says_why(tmp_path: Path) -> None:
         broken.write_text(text)
         with pytest.raises(LogError, match=why):
             replay(broken, model())
+
+
+def test_a_damaged_header_says_why(tmp_path: Path) -> None:
+    logged = Logged(tmp_path)
+    path = logged.path(logged.stage.open())
+
+    def without(key: str) -> Path:
+        return changed(path, lambda records: records[0].pop(key))
+
+    for key in ("model", "threads", "fingerprint", "seed", "slot"):
+        with pytest.raises(LogError, match=f"lacks {key}"):
+            read_header(without(key))
+    with pytest.raises(LogError, match="damaged"):
+        replay(without("brain"), model())
+    path.write_bytes(b'{"record": "session", "version": 1, "model": "\xff"}\n')
+    with pytest.raises(LogError, match=":1: not a record"):
+        read_header(path)
+
+
+def test_a_log_whose_last_line_was_cut_short_ends_before_it(tmp_path: Path) -> None:
+    logged = Logged(tmp_path)
+    seat = logged.stage.open(seed=5)
+    logged.talk(seat, AUDIO[:4])
+    path = logged.path(seat)
+    written = path.read_bytes()
+    assert lines(path)[-1]["record"] == "end"
+    path.write_bytes(written[:-5])
+    report = replay(path, model())
+    assert (report.frames, report.difference, report.complete) == (4, "", False)
+    path.write_bytes(written[:-5] + b"\n")
+    with pytest.raises(LogError, match="not a record"):
+        replay(path, model())
+
+
+class Slow:
+    """A writer of small queue that writes nothing until it is let go."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(eventlog, "MAX_QUEUED_RECORDS", 4)
+        self.writer = LogWriter(folder)
+        self.go, self.at_it = threading.Event(), threading.Event()
+        write = self.writer._write
+
+        def wait(name: str, line: str) -> None:
+            self.at_it.set()
+            self.go.wait(5.0)
+            write(name, line)
+
+        monkeypatch.setattr(self.writer, "_write", wait)
+        self.writer.start()
+
+
+def test_a_log_whose_end_is_lost_keeps_what_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(tmp_path, monkeypatch)
+    log = SessionLog(slow.writer, "a", audio=False, max_bytes=2**20)
+    log.begin({"line": 0})
+    assert slow.at_it.wait(5.0)
+    for line in range(1, 7):
+        log.begin({"line": line})
+    assert slow.writer.truncated == 1
+    slow.go.set()
+    slow.writer.close()
+    assert [record["line"] for record in lines(tmp_path / "a.jsonl")] == [0, 1, 2, 3, 4]
+    assert not slow.writer._failed
+    assert not slow.writer._lost
+
+
+def test_a_log_that_lost_a_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(tmp_path, monkeypatch)
+    log = SessionLog(slow.writer, "a", audio=False, max_bytes=2**20)
+    log.begin({"line": 0})
+    assert slow.at_it.wait(5.0)
+    log.begin({"line": 1})
+    put, refused = slow.writer._queue.put_nowait, [True]
+
+    def full_once(item: tuple[str, str] | None) -> None:
+        if refused and refused.pop():
+            raise queue.Full
+        put(item)
+
+    monkeypatch.setattr(slow.writer._queue, "put_nowait", full_once)
+    log.begin({"line": 2})
+    slow.go.set()
+    slow.writer.close()
+    kinds = [record["record"] for record in lines(tmp_path / "a.jsonl")]
+    assert kinds == ["session", "session", "truncated"]
 
 
 def test_a_log_ends_at_its_bound_and_says_so(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from duologue.stt.remote.link import LinkSettings
 from duologue.stt.remote.offline import transcribe_remotely
 from duologue.stt.remote.settings import Protocol
 from duologue.stt.remote.stream import Service, ServiceStream
+from duologue.stt.remote.wire import Wire
 
 PROTOCOLS = ("gradium", "kyutai")
 SCRIPT = {3: "what", 8: "is", 20: "the", 26: "capital?"}
@@ -94,6 +95,27 @@ async def listen(
         listener = Listener(stream)
         await body(listener)
         return listener
+
+
+def test_what_an_unexpected_error_says_stays_out_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = "what was said"
+
+    def broken() -> Wire:
+        raise LookupError(said)
+
+    async def main() -> None:
+        async with running(FakeService(), "kyutai") as service:
+            settings = LinkSettings(service.url, {}, **QUICK)
+            async with await Service(settings, broken).open() as stream:
+                while not stream.stats.losses:
+                    await asyncio.sleep(0.002)
+
+    run(main())
+    assert "unexpected LookupError" in caplog.text
+    assert "in broken" in caplog.text
+    assert said not in caplog.text
 
 
 @both

@@ -19,7 +19,9 @@ import codecs
 import csv
 import json
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import chain, islice
@@ -39,9 +41,17 @@ MAX_MARKED_CHARS = 20_000
 MAX_COLUMNS = 64
 MAX_PAGES = 10_000
 MAX_CELL_CHARS = 2_000
+MAX_FRONT_MATTER_LINES = 200
+"""A leading `---` whose end is further away is a rule, and nothing is left out."""
 SAMPLED_ROWS = 50
 MAX_LEAD_IN_WORDS = 12
 
+_DAMAGE = (
+    OSError, EOFError, ValueError, OverflowError, RuntimeError, AssertionError, struct.error,
+    csv.Error, zipfile.BadZipFile, zlib.error, ElementTree.ParseError,
+)  # fmt: skip
+"""What the standard library raises at broken or hostile files: `html.parser` fails an assertion at
+a declaration that it does not know, `zipfile` has a RuntimeError for what it cannot unpack."""
 _TITLE_KEYS = ("question", "title", "heading", "name", "topic", "subject")
 _TEXT_KEYS = ("answer", "text", "content", "contents", "body", "passage", "summary", "description")
 _SUBJECT_NAMES = frozenset({"name", "title", "item", "product", "term", "subject", "topic", "key"})
@@ -73,7 +83,7 @@ def read_blocks(path: Path) -> Iterator[Block]:
         yield from reader(path)
     except UnreadableFile:
         raise
-    except (OSError, UnicodeError, csv.Error, zipfile.BadZipFile, ElementTree.ParseError) as error:
+    except _DAMAGE as error:
         raise UnreadableFile(path, str(error) or type(error).__name__) from error
 
 
@@ -109,6 +119,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
 _UNDERLINE = re.compile(r"^(=+|-+)\s*$")
+_RULE = re.compile(r"^-{3,}$")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(.*)$")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _LABELLED = re.compile(r"^[^\s:][^:]{0,60}:\s+\S")
@@ -116,14 +127,12 @@ _LABELLED = re.compile(r"^[^\s:][^:]{0,60}:\s+\S")
 
 def _text_blocks(lines: Iterable[str], *, markdown: bool) -> Iterator[Block]:
     collector = _Paragraphs()
-    in_fence = in_front_matter = False
+    in_fence = False
     table: list[str] | None = None
-    for number, line in enumerate(lines, 1):
+    numbered = enumerate(lines, 1)
+    for number, line in _without_front_matter(numbered) if markdown else numbered:
         stripped = line.strip()
         if markdown:
-            if in_front_matter or (number == 1 and stripped == "---"):
-                in_front_matter = number == 1 or stripped != "---"
-                continue
             if in_fence or _FENCE.match(line):
                 in_fence = in_fence != bool(_FENCE.match(line))
                 collector.close()
@@ -135,6 +144,9 @@ def _text_blocks(lines: Iterable[str], *, markdown: bool) -> Iterator[Block]:
                 collector.open_heading(
                     1 if stripped[0] == "=" else 2, plain_markdown(collector.lines.pop()[1])
                 )
+                continue
+            if _RULE.match(stripped):
+                collector.close()
                 continue
             if stripped.startswith("|") or (table is not None and "|" in stripped):
                 cells = _table_cells(stripped)
@@ -161,6 +173,18 @@ def _text_blocks(lines: Iterable[str], *, markdown: bool) -> Iterator[Block]:
         yield from collector.take()
     collector.close()
     yield from collector.take()
+
+
+def _without_front_matter(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Numbered lines without what a leading `---` opens and `---` or `...` closes."""
+    held = list(islice(numbered, 1))
+    if held and held[0][1].strip() == "---":
+        for number, line in islice(numbered, MAX_FRONT_MATTER_LINES):
+            held.append((number, line))
+            if line.strip() in ("---", "..."):
+                held.clear()
+                break
+    yield from chain(held, numbered)
 
 
 class _Paragraphs:
@@ -404,6 +428,11 @@ class _HtmlText(HTMLParser):
         """.split()  # noqa: SIM905
     )
     _CELLS = frozenset({"td", "th"})
+    _IN_HEAD = frozenset(
+        """
+            html head title base basefont bgsound link meta style script noscript noframes template
+        """.split()  # noqa: SIM905
+    )
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -420,6 +449,8 @@ class _HtmlText(HTMLParser):
         return blocks
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "body" or (self._hidden[-1:] == ["head"] and tag not in self._IN_HEAD):
+            self._end_head()
         if tag in self._HIDDEN:
             self._hidden.append(tag)
         elif tag == "tr":
@@ -463,6 +494,11 @@ class _HtmlText(HTMLParser):
     def finish(self) -> None:
         self._end_block()
 
+    def _end_head(self) -> None:
+        """A head may be left open: it ends before what cannot be in it."""
+        if "head" in self._hidden:
+            del self._hidden[self._hidden.index("head") :]
+
     def _heading_path(self) -> str:
         return " / ".join(text for _, text in self._headings)
 
@@ -487,6 +523,8 @@ class _HtmlText(HTMLParser):
             self._blocks.append(Block(text, self._line, PlaceKind.LINE, self._heading_path()))
 
 
+_ENCRYPTED = 1
+"""The bit of a zip entry's flags."""
 _WORD_NAMESPACE = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 
 
@@ -498,6 +536,10 @@ def _read_docx(path: Path) -> Iterator[Block]:
             raise UnreadableFile(path, "no Word document inside") from None
         if entry.file_size > MAX_DOCUMENT_XML_BYTES:
             raise UnreadableFile(path, "its text is too large")
+        if entry.flag_bits & _ENCRYPTED:
+            raise UnreadableFile(path, "encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnreadableFile(path, "packed in an unusual way")
         with archive.open(entry) as file:
             data = file.read(MAX_DOCUMENT_XML_BYTES + 1)
     if len(data) > MAX_DOCUMENT_XML_BYTES or b"<!DOCTYPE" in data[:4096]:

@@ -23,6 +23,7 @@ from typing import Self
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from duologue.faults import fault
 from duologue.stt.ports import FRAME_SIZE, Heard, Link, Notice
 from duologue.stt.remote.hearing import Hearing
 from duologue.stt.remote.link import LinkSettings, Lost, connected
@@ -148,8 +149,8 @@ class ServiceStream:
                     await self._serve(socket)
             except Lost as lost:
                 self._note_down(str(lost))
-            except Exception:
-                logger.exception("speech recognition: unexpected fault")
+            except Exception as error:
+                logger.error("speech recognition: unexpected %s", fault(error))
                 self._note_down("an internal fault, see the log")
             if self._ready_at and self._clock() - self._ready_at >= settings.stable_s:
                 retry_s = 0.0
