@@ -23,12 +23,15 @@ gpu() { [ -f "$here/$1_gpu.toml" ] && [ "$device" = cuda ] && echo "--config $he
 
 "$here/data.sh" "$out"
 
-# 1. The codec whole; then only its decoder, while the codes that everything else learns stay.
+# 1. The codec whole, then mostly in wren's voice; then only its decoder, while the codes that
+#    everything else learns stay.
 # shellcheck disable=SC2046
 train codec --config "$here/codec.toml" $(gpu codec) --data "$out/mono" --data "$out/mono_valid" \
     --out "$runs/codec"
+train codec --config "$here/codec.toml" --config "$here/own.toml" --start "$runs/codec/codec" \
+    --data "$out/own" --data "$out/mono" --data "$out/mono_valid" --out "$runs/own"
 train codec --config "$here/codec.toml" --config "$here/decoder.toml" \
-    --start "$runs/codec/codec" --data "$out/own" --data "$out/mono" --data "$out/mono_valid" \
+    --start "$runs/own/codec" --data "$out/own" --data "$out/mono" --data "$out/mono_valid" \
     --out "$runs/decoder"
 codec=$runs/decoder/codec
 
