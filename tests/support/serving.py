@@ -311,7 +311,8 @@ def serving(
     try:
         yield running
     finally:
-        running.loop.call_soon_threadsafe(setattr, running.server, "should_exit", True)
+        with contextlib.suppress(RuntimeError):  # it may have stopped by itself
+            running.loop.call_soon_threadsafe(setattr, running.server, "should_exit", True)
         thread.join(PATIENCE_S)
         assert not thread.is_alive(), "the server did not stop"
         assert len(ready) == 1, f"the server failed: {ready[-1]}"
