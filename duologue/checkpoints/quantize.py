@@ -71,8 +71,7 @@ def quantize_folder(source: Path, target: Path, quantization: str) -> int:
         raise CheckpointError(f"{target}: exists and is not empty")
     if folder.config.lora is not None:
         raise CheckpointError(f"{source}: fuse its adapter first (`duologue convert`)")
-    named = folder.config
-    if named.moshi_name == named.mimi_name or folder.moshi_path.suffix == ".json":
+    if folder.config.moshi_name == folder.config.mimi_name or folder.moshi_path.suffix == ".json":
         raise CheckpointError(
             f"{source}: its language model is no file of its own; run `duologue convert` first"
         )

@@ -1,4 +1,4 @@
-"""Convolutions that a machine computes wrongly in low precision are kept in float32.
+"""What is computed in float32 amid lower precision: what a machine gets wrong there, and codes.
 
 On CPUs with AMX, torch 2.13 (oneDNN 3.12) gets some strided bfloat16 convolutions wrong: of 16
 channels with kernel 8 and stride 4, say, the forward pass, and of the transposed one the gradient

@@ -27,6 +27,8 @@ from duologue.training.trainer import RunConfig
 
 logger = logging.getLogger(__name__)
 
+_LAYER = re.compile(r"(?P<stack>.*\blayers)\.\d+\.")
+_LAYER_OUTPUT = re.compile(r"\b(?:out_proj|linear_out)(?:\.\d+)?\.weight$")
 CODEC_NAME, CODEC_CONFIG_NAME = "codec.safetensors", "codec.json"
 
 
@@ -213,10 +215,6 @@ class LanguageTask:
     def swapped(self) -> AveragedWeights:
         """Context in which the modules hold their averaged weights."""
         return AveragedWeights(self)
-
-
-_LAYER = re.compile(r"(?P<stack>.*\blayers)\.\d+\.")
-_LAYER_OUTPUT = re.compile(r"\b(?:out_proj|linear_out)(?:\.\d+)?\.weight$")
 
 
 def go_on_from(module: nn.Module, start: nn.Module, *, optional: tuple[str, ...] = ()) -> None:

@@ -65,6 +65,14 @@ async function words(page) {
 
 const start = (page) => page.getByRole("button", { name: "Start talking" }).click();
 
+/** Try to talk, and read what the page then says there. */
+async function saidAfterStart(page, plan, place) {
+  await page.goto(plan.url);
+  await start(page);
+  await place.waitFor();
+  return place.innerText();
+}
+
 const SCENARIOS = {
   /**
    * Speak into the microphone until a lookup has brought `answer` (and the model has said `reply`),
@@ -162,11 +170,7 @@ const SCENARIOS = {
 
   /** The server stops (somebody else sees to that): the conversation is over for good. */
   async stopped(page, plan) {
-    await page.goto(plan.url);
-    await start(page);
-    const curtain = page.locator(".curtain");
-    await curtain.waitFor();
-    return { curtain: await curtain.innerText() };
+    return { curtain: await saidAfterStart(page, plan, page.locator(".curtain")) };
   },
 
   /** Files are added, one of which cannot be read. */
@@ -194,20 +198,12 @@ const SCENARIOS = {
 
   /** Every seat is taken. */
   async full(page, plan) {
-    await page.goto(plan.url);
-    await start(page);
-    const notice = page.getByRole("alert");
-    await notice.waitFor();
-    return { notice: await notice.innerText() };
+    return { notice: await saidAfterStart(page, plan, page.getByRole("alert")) };
   },
 
   /** The server wants a token; a wrong one is said to be wrong, the right one lets in. */
   async token(page, plan) {
-    await page.goto(plan.url);
-    await start(page);
-    const notice = page.getByRole("alert");
-    await notice.waitFor();
-    const asked = await notice.innerText();
+    const asked = await saidAfterStart(page, plan, page.getByRole("alert"));
     await page.getByLabel("Token").fill("not the one");
     await page.keyboard.press("Enter");
     await page.getByText("not the right one").waitFor();
@@ -222,11 +218,7 @@ const SCENARIOS = {
 
   /** Plain http on a host that is not this computer. */
   async insecure(page, plan) {
-    await page.goto(plan.url);
-    await start(page);
-    const notice = page.getByRole("alert");
-    await notice.waitFor();
-    return { notice: await notice.innerText() };
+    return { notice: await saidAfterStart(page, plan, page.getByRole("alert")) };
   },
 
   /** The browser does not let the page hear anything. */
@@ -235,11 +227,7 @@ const SCENARIOS = {
       navigator.mediaDevices.getUserMedia = () =>
         Promise.reject(new DOMException("", "NotAllowedError"));
     });
-    await page.goto(plan.url);
-    await start(page);
-    const notice = page.getByRole("alert");
-    await notice.waitFor();
-    return { notice: await notice.innerText() };
+    return { notice: await saidAfterStart(page, plan, page.getByRole("alert")) };
   },
 };
 
