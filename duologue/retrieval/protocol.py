@@ -44,8 +44,56 @@ MAX_ABANDONED = 32
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
-HearAgain = Callable[[], Awaitable[Sequence[str]]]
-"""Asks what else the newest user turn may have been; takes a fraction of a second."""
+
+
+class Guess(Protocol):
+    """What may have been said in place of the words `first` to `last` (inclusive) of a text, of
+    those that spaces part.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+
+
+class Likelihood(Protocol):
+    """How well a guess fits the sound, as a recogniser has it: natural logarithms."""
+
+    @property
+    def guessed(self) -> float:
+        """Of the guess, which has so many `pieces`."""
+        ...
+
+    @property
+    def pieces(self) -> int: ...
+    @property
+    def written(self) -> float:
+        """Of what was written in its place."""
+        ...
+
+
+class HeardAgain(Protocol):
+    """The newest user turn, heard again in several ways."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """What it may have been, one text for each way."""
+        ...
+
+    async def likelihoods(
+        self, guesses: Sequence[Sequence[Guess]]
+    ) -> Sequence[Sequence[Likelihood]]:
+        """How likely names were said, for each text those that are guessed for it; takes a
+        fraction of a second.
+        """
+        ...
+
+
+HearAgain = Callable[[], Awaitable[HeardAgain]]
+"""Has the newest user turn heard again; takes a fraction of a second."""
 
 
 class RetrievalError(DuologueError):

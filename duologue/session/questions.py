@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duologue.retrieval.protocol import HearAgain
-from duologue.stt.second_hearing import SecondHearing
+from duologue.retrieval.protocol import Guess, HearAgain, HeardAgain, Likelihood
+from duologue.stt.second_hearing import Hearing, SecondHearing
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_QUESTIONS = 4
 """Lookups whose question is kept; the oldest is dropped for another."""
@@ -83,12 +88,34 @@ class Rehearing:
         if hearing is None or question is None:
             return None
 
-        async def hear_again() -> Sequence[str]:
-            work = self._thread.submit(hearing.texts, question)
-            return await asyncio.wrap_future(work)
+        async def hear_again() -> HeardAgain:
+            return _Heard(hearing, await self._run(hearing.hear, question), self._run)
 
         return hear_again
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
 
     def close(self) -> None:
         """Stop the thread; what waits for it is cancelled."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A question that was heard again, to be asked more of."""
+
+    by: SecondHearing
+    hearing: Hearing
+    run: Callable[..., Awaitable[Any]]
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return self.hearing.texts
+
+    async def likelihoods(
+        self, guesses: Sequence[Sequence[Guess]]
+    ) -> Sequence[Sequence[Likelihood]]:
+        likely: Sequence[Sequence[Likelihood]]
+        likely = await self.run(self.by.likelihoods, self.hearing, guesses)
+        return likely

@@ -25,6 +25,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from duologue.checkpoints.tokenizer import WORD_START
 from duologue.nn.state import KEEP, State, assign_active, tensor_field
 
 MAX_WORDS = 50_000
@@ -134,7 +135,7 @@ class BiasTrie:
 
         A single piece is left out: a word that common needs no help.
         """
-        marks = [tokenizer.piece(token).startswith("\u2581") for token in range(pieces)]
+        marks = [tokenizer.piece(token).startswith(WORD_START) for token in range(pieces)]
         entries = (tokenizer.encode(word.strip()) for word in words)
         several = (entry for entry in entries if len(entry) > 1 and max(entry) < pieces)
         return cls(several, marks, weights, silent, device)

@@ -25,7 +25,7 @@ from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.errors import DuologueError
 from duologue.mimi.codec import EncoderState, Mimi, MimiState
 from duologue.moshi.config import UNGENERATED
-from duologue.moshi.lm import MoshiLM
+from duologue.moshi.lm import MoshiLM, Reading
 from duologue.nn.state import State, assign_active, over_rows, tensor_field
 from duologue.nn.transformer import TransformerState
 from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
@@ -85,7 +85,8 @@ class Recogniser:
         self.front_end: FrontEnd = front_end
         self._reader = lm.reader()
         self.delay_s = delay_s
-        self._silent = {*CONTROL_TOKENS, lm.config.existing_text_padding_id}
+        self.silent_tokens = frozenset({*CONTROL_TOKENS, lm.config.existing_text_padding_id})
+        """Those that are no text."""
         self._leans = vocabulary is not None
         self.bias: BiasTrie | None = None
         self._weights = weights or BiasWeights()
@@ -190,7 +191,7 @@ class Recogniser:
         if not self._leans:
             raise RecogniserError("this recogniser was made without a vocabulary to lean towards")
         trie = BiasTrie.of_words(
-            words, self.tokenizer, self.lm.config.text_classes, self._weights, self._silent,
+            words, self.tokenizer, self.lm.config.text_classes, self._weights, self.silent_tokens,
             self.lm.device,
         )  # fmt: skip
         self.bias = trie if trie.entries else None
@@ -266,10 +267,26 @@ class Recogniser:
 
         Hot path: nothing here waits for the device.
         """
+        return self._draw(self._hear(encoded, state, active), state, active)
+
+    @torch.no_grad()
+    def follow(self, encoded: Tensor, state: RecogniserState, text: Tensor) -> Tensor:
+        """One step in which the text tokens int64 [B] are written, whatever the model would write.
+
+        Where a slot stands in the vocabulary is left as it is: it tells nothing of what was heard.
+
+        Returns:
+            Log-probability of every text token, float32 [B, text classes].
+        """
+        logits = self._hear(encoded, state, None).text_logits
+        assign_active(state.text, text, None)
+        return logits.float().log_softmax(dim=-1)
+
+    def _hear(self, encoded: Tensor, state: RecogniserState, active: Tensor | None) -> Reading:
         lm, books = self.lm, self.num_codebooks
         if encoded.is_floating_point():
             nothing = state.text.new_empty(len(encoded), 0, 1)
-            return self._continue(nothing, encoded.transpose(1, 2), state, active)
+            return self._read_column(nothing, encoded.transpose(1, 2), state, active)
         codes = encoded
         if codes.dim() != 3 or codes.shape[1] < books or codes.shape[2] != 1:
             raise RecogniserError(
@@ -278,17 +295,20 @@ class Recogniser:
         codes = codes[:, :books]
         if active is not None:
             codes = torch.where(over_rows(active, codes), codes, lm.config.audio_initial)
-        return self._continue(codes, None, state, active)
+        return self._read_column(codes, None, state, active)
 
-    def _continue(
+    def _read_column(
         self, codes: Tensor, vector: Tensor | None, state: RecogniserState, active: Tensor | None
-    ) -> Drawn:
-        """Read a column of text and codes [B, K, 1] and what is added to it; draw the next text."""
+    ) -> Reading:
+        """Read a column of text and codes [B, K, 1] and what is added to it."""
         column = torch.cat([state.text[:, None], codes[..., 0]], dim=1)
         added = self._condition
         if vector is not None:
             added = (vector if added is None else added + vector).contiguous()
-        reading = self._reader(column, state.temporal, active, added)
+        return self._reader(column, state.temporal, active, added)
+
+    def _draw(self, reading: Reading, state: RecogniserState, active: Tensor | None) -> Drawn:
+        """The likeliest text token of each slot, with the vocabulary's help."""
         logits = reading.text_logits
         trie = self.bias
         if trie is not None and state.bias is not None:
@@ -320,7 +340,7 @@ class Recogniser:
         )
         shape = (1, self.num_codebooks, 1)
         initial = torch.full(shape, config.audio_initial, device=lm.device)
-        self._continue(initial, None, state, None)
+        self._draw(self._read_column(initial, None, state, None), state, None)
         silence = torch.zeros(1, 1, self.frame_size, device=lm.device)
         for _ in range(prefix_frames):
             self.step(silence, state)

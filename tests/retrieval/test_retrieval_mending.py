@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,10 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
+from duologue.retrieval.knowledge.base import Hit, Mended
 from duologue.retrieval.knowledge.mending import MAX_NAMES, MAX_READINGS, Mender, shares
 from duologue.retrieval.knowledge.pronunciation import EXCHANGED, LOST, SOUNDS, sounds_of
+from duologue.retrieval.knowledge.rehearing import placed, together
 from duologue.retrieval.knowledge.spotting import Spotter
-from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role, Turn
+from duologue.retrieval.protocol import (
+    Guess,
+    Outcome,
+    RetrievalContext,
+    Retrieved,
+    Role,
+    Source,
+    Turn,
+)
 from duologue.retrieval.settings import documents_at
 
 NAMES = ("Kosovo", "Mauritania", "Portugal", "Jamaica", "Thaverode", "South Korea", "Malta")
@@ -179,7 +190,7 @@ def test_a_name_of_several_words_is_meant_as_a_whole(tmp_path: Path) -> None:
 def test_readings_that_find_the_same_are_added_up() -> None:
     book = KnowledgeBase.from_files([documents_at("factbook")])
     question = "What is the currency of Sowdi Arabeea?"
-    readings = book._searcher.mender.readings(question)
+    readings = book.readings(question)
     hits = [book.search(reading.text, 1) for reading in readings]
     sure = [found[0].confidence if found else 0.0 for found in hits]
     alone = shares(readings, sure)
@@ -196,17 +207,17 @@ def test_readings_are_few_and_leave_out_what_nobody_knows(facts: KnowledgeRetrie
     mender = facts.base._searcher.mender
     readings = mender.readings("Wat is the capital of Kasobo, glurf, tell me?")
     assert 0 < len(readings) <= MAX_READINGS
-    best = max(readings, key=lambda reading: reading.fit)
+    best = max(readings, key=lambda reading: reading.score(0.9))
     assert best.name.lower() == "kosovo"
     assert best.text == "is the capital of kosovo tell me"
 
 
 def test_shares_are_probabilities(facts: KnowledgeRetriever) -> None:
-    readings = facts.base._searcher.mender.readings("Wat is the capital of Kasobo?")
+    readings = facts.base.readings("Wat is the capital of Kasobo?")
     sure = shares(readings, [0.9] * len(readings))
     assert all(0 <= share < 1 for share in sure)
     assert sum(sure) < 1
-    assert max(sure) == sure[max(range(len(readings)), key=lambda i: readings[i].fit)]
+    assert max(sure) == sure[max(range(len(readings)), key=lambda i: readings[i].score(0.9))]
     assert shares(readings, [0.1] * len(readings)) == [0.0] * len(readings)
     assert shares([], []) == []
 
@@ -218,7 +229,7 @@ def test_files_with_too_many_names_are_not_mended() -> None:
     ]  # fmt: skip
     assert len(texts) > MAX_NAMES
     base = KnowledgeBase.from_texts(texts)
-    assert base._searcher.mender.readings("where is bagofik") == []
+    assert base.readings("where is bagofik") == []
     assert base.search_mended("where is bagofik") is None
 
 
@@ -233,23 +244,50 @@ def test_what_is_left_must_ask_for_something(tmp_path: Path) -> None:
     path.write_text("- The ferry to Malta leaves at nine.\n")
     base = KnowledgeBase.from_files([path])
     asked = "When does the ferry to Moltar leave?"
-    readings = base._searcher.mender.readings(asked)
+    readings = base.readings(asked)
     assert "when does the ferry to malta leave" in [reading.text for reading in readings]
     deaf = Mender(base._searcher.segments, lambda term: False)
     assert deaf.readings("a skiff to Moltar") == [], "a what?"
 
 
+class Sound(NamedTuple):
+    guessed: float
+    pieces: int
+    written: float
+
+
 class Heard:
-    """What a question may have been besides."""
+    """What a question may have been besides, and how the names in `sounds` sound."""
 
-    def __init__(self, *texts: str, error: Exception | None = None) -> None:
+    def __init__(
+        self,
+        *texts: str,
+        error: Exception | None = None,
+        sounds: Mapping[str, float] | None = None,
+        deaf: Exception | None = None,
+    ) -> None:
         self.texts, self.error, self.asked = texts, error, 0
+        self.sounds, self.deaf, self.guesses = sounds, deaf, 0
 
-    async def __call__(self) -> Sequence[str]:
+    async def __call__(self) -> Heard:
         self.asked += 1
         if self.error is not None:
             raise self.error
-        return self.texts
+        return self
+
+    async def likelihoods(self, guesses: Sequence[Sequence[Guess]]) -> list[list[Sound]]:
+        if self.deaf is not None:
+            raise self.deaf
+        for text, some in zip(self.texts, guesses, strict=True):
+            for one in some:
+                assert 0 <= one.first <= one.last < len(text.split())
+        self.guesses += sum(map(len, guesses))
+        if self.sounds is None:
+            return [[] for _ in guesses]
+        return [
+            [Sound(self.sounds.get(one.name.lower(), -25.0), 3, -4.0) for one in some]
+            for some in guesses
+        ]
 
 
 def asked(facts: KnowledgeRetriever, question: str, heard: Heard) -> Retrieved:
@@ -284,6 +322,80 @@ def test_hearing_again_in_vain_changes_nothing(facts: KnowledgeRetriever, heard:
     found = asked(facts, question, heard)
     assert (found.outcome, found.reference) == (Outcome.EMPTY, "")
     assert heard.asked == 1
+
+
+@pytest.mark.parametrize(("sounding", "other"), [("morocco", "monaco"), ("monaco", "morocco")])
+def test_the_sound_decides_between_names(tmp_path: Path, sounding: str, other: str) -> None:
+    path = tmp_path / "two.md"
+    path.write_text("- The capital of Morocco is Rabat.\n- The capital of Monaco is Monaco City.\n")
+    base = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+    question = "What is the capital of Monocko?"
+    assert {one.name for one in base.base.readings(question)} >= {"morocco", "monaco"}
+    heard = Heard(question, question, sounds={sounding: -2.0, other: -24.0})
+    found = asked(base, question, heard)
+    assert heard.guesses >= 4
+    assert sounding in found.reference.lower()
+
+
+def test_a_name_that_does_not_sound_so_is_not_meant(facts: KnowledgeRetriever) -> None:
+    question = "Wat is the capital of Kasobo?"
+    alone = facts.look_up(RetrievalContext.from_question(question))
+    assert "Pristina" in alone.reference
+    found = asked(facts, question, Heard(question, question, sounds={}))
+    assert found.outcome is Outcome.EMPTY
+    assert found.confidence < alone.confidence
+
+
+@pytest.mark.parametrize("sounds", [None, {"kosovo": -1.0}])
+def test_where_sounds_cannot_be_told_spelling_decides(
+    facts: KnowledgeRetriever, sounds: Mapping[str, float] | None
+) -> None:
+    question = "Wat is the capital of Kasobo?"
+    deaf = RuntimeError("deaf") if sounds is not None else None
+    found = asked(facts, question, Heard(question, question, sounds=sounds, deaf=deaf))
+    assert "Pristina" in found.reference
+
+
+def test_names_are_placed_by_the_spaces_of_a_text(facts: KnowledgeRetriever) -> None:
+    text = "So, twenty-two: what is the capital of Kasobo?"
+    readings = [one for one in facts.base.readings(text) if one.name.lower() == "kosovo"]
+    assert [(one.first, one.last) for one in placed(text, readings)] == [(7, 7)]
+    assert text.split()[7] == "Kasobo?"
+
+
+def mended(text: str, confidence: float) -> Mended:
+    source = Source("notes.md")
+    return Mended(text, (Hit(text, "", source, 1.0, 1.0, confidence),))
+
+
+confidences = st.floats(0.0, 0.99)
+
+
+@given(st.lists(st.lists(confidences, max_size=3), max_size=5))
+def test_what_hearings_find_is_put_together(hearings: list[list[float]]) -> None:
+    named = [[mended(f"fact {i}", c) for i, c in enumerate(some)] for some in hearings]
+    found = together(named)
+    if not any(hearings):
+        assert found is None
+        return
+    assert found is not None
+    assert 0.0 <= found.confidence < 1.0
+    more = together([*named, [mended(found.hits[0].text, 0.5)]])
+    assert more is not None
+    assert more.hits[0].text == found.hits[0].text
+    assert more.confidence > found.confidence, "what one more hearing finds is surer"
+    assert together(named[::-1]) is not None
+
+
+def test_one_hearing_alone_says_less_than_it_would_to_itself() -> None:
+    alone = together([[mended("a", 0.6)], [], [], []])
+    assert alone is not None
+    assert alone.confidence < 0.5
+    several = together([[mended("a", 0.6)], [mended("b", 0.7)], [mended("a", 0.6)], []])
+    assert several is not None
+    assert (several.hits[0].text, several.confidence > 0.5) == ("a", True)
+    twice = together([[mended("a", 0.6), mended("a", 0.3)]])
+    assert twice == together([[mended("a", 0.6)]]), "one hearing counts once"
 
 
 def test_a_context_heard_anew_is_the_same_conversation() -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from duologue.audio import read_audio
 from duologue.retrieval import Outcome, RetrievalContext, Retrieved
+from duologue.retrieval.protocol import HearAgain, HeardAgain
 from duologue.session.moshi import Moshi
 from duologue.session.questions import LEAD_FRAMES, MAX_QUESTIONS, Questions, Rehearing
 from duologue.stt.load import load_recogniser
-from duologue.stt.second_hearing import MAX_S, SPEEDS, SecondHearing
+from duologue.stt.offline import transcribe
+from duologue.stt.second_hearing import MAX_GUESSES, MAX_S, SPEEDS, UNLIKELY, SecondHearing
 
 QUESTION = Path(__file__).parents[2] / "examples" / "question.wav"
 
@@ -101,18 +105,83 @@ def wren() -> SecondHearing:
 
 
 def test_a_question_is_heard_again_at_each_speed(wren: SecondHearing) -> None:
-    texts = wren.texts(read_audio(QUESTION))
+    texts = wren.hear(read_audio(QUESTION)).texts
     assert len(texts) == len(SPEEDS)
     assert all("capital" in text for text in texts)
-    assert wren.texts(read_audio(QUESTION)) == texts, "and leaves nothing behind"
-    assert wren.texts(np.zeros(0, np.float32)) == []
-    assert wren.texts(np.zeros(5000, np.float32)) == [""] * len(SPEEDS)
+    assert wren.hear(read_audio(QUESTION)).texts == texts, "and leaves nothing behind"
+    assert wren.hear(np.zeros(0, np.float32)).texts == ("",) * len(SPEEDS)
+    assert wren.hear(np.zeros(5000, np.float32)).texts == ("",) * len(SPEEDS)
+
+
+def test_at_its_own_speed_it_is_heard_as_before(wren: SecondHearing) -> None:
+    recogniser = load_recogniser("wren", device="cpu")
+    [before] = transcribe(recogniser, [torch.from_numpy(read_audio(QUESTION))])
+    assert SPEEDS[0] == 1.0
+    assert wren.hear(read_audio(QUESTION)).texts[0] == before.text
 
 
 def test_only_the_end_of_a_long_recording_is_heard(wren: SecondHearing) -> None:
     question = read_audio(QUESTION)
     long = np.concatenate([question, np.zeros(int(MAX_S * 24_000), np.float32)])
-    assert wren.texts(long) == [""] * len(SPEEDS)
+    assert wren.hear(long).texts == ("",) * len(SPEEDS)
+
+
+@dataclass(frozen=True)
+class Guessed:
+    name: str
+    first: int
+    last: int
+
+
+def test_what_was_said_is_likelier_than_what_was_not(wren: SecondHearing) -> None:
+    hearing = wren.hear(read_audio(QUESTION))
+    words = hearing.texts[0].split()
+    place = words.index("capital")
+    names = ["capital", "CAPITAL", "capita", "continent", "zinc"]
+    guesses = [Guessed(name, place, place) for name in names]
+    likely, *others = wren.likelihoods(hearing, [guesses, *([] for _ in SPEEDS[1:])])
+    assert others == [[] for _ in SPEEDS[1:]]
+    said, capitals, *unsaid = (one.guessed for one in likely)
+    assert -1.0 < said <= 0.0
+    assert said == capitals, "however it is spelt"
+    assert all(UNLIKELY <= one < said - 3.0 for one in unsaid)
+    assert len({one.written for one in likely}) == 1
+    assert all(one.pieces >= 1 for one in likely)
+
+
+def test_what_was_written_is_as_likely_forced_as_drawn(wren: SecondHearing) -> None:
+    """Forcing the pieces that were drawn anyway weighs them as they were weighed when drawn."""
+    hearing = wren.hear(read_audio(QUESTION))
+    for way, text in enumerate(hearing.texts):
+        words = text.split()
+        begins = hearing.begins[way]
+        tokens = hearing.tokens[way].tolist()
+        wanted = []
+        for place, word in enumerate(words):
+            spelt = wren._recogniser.tokenizer.encode(word)
+            if tokens[begins[place] : begins[place] + len(spelt)] == spelt:
+                wanted.append(Guessed(word, place, place))
+        assert len(wanted) >= len(words) // 2
+        guesses: list[list[Guessed]] = [[] for _ in hearing.texts]
+        guesses[way] = wanted
+        for one in wren.likelihoods(hearing, guesses)[way]:
+            assert one.guessed >= one.written - 1e-3
+
+
+def test_weighing_is_bounded(wren: SecondHearing) -> None:
+    hearing = wren.hear(read_audio(QUESTION))
+    many = [Guessed("capital", 0, 0)] * (MAX_GUESSES + 3)
+    guesses = [many, *([] for _ in SPEEDS[1:])]
+    likely = wren.likelihoods(hearing, guesses)[0]
+    assert len(likely) == len(many)
+    assert {one.guessed for one in likely[MAX_GUESSES:]} == {UNLIKELY}
+    endless = Guessed("capital " * 200, 0, 0)
+    last = len(hearing.texts[0].split()) - 1
+    [[far, late], *_] = wren.likelihoods(
+        hearing, [[endless, Guessed("a longer name than there is sound", last, last)], [], [], []]
+    )
+    assert far.guessed == UNLIKELY
+    assert late.guessed <= 0.0
 
 
 class Curious:
@@ -126,7 +195,14 @@ class Curious:
 
     async def retrieve(self, context: RetrievalContext, deadline_s: float) -> Retrieved:
         self.threads.append(threading.current_thread().name)
-        self.heard.append(None if context.hear_again is None else await context.hear_again())
+        if context.hear_again is None:
+            self.heard.append(None)
+        else:
+            heard = await context.hear_again()
+            self.heard.append(heard.texts)
+            guesses = [[Guessed("capital", 0, 0)] for _ in heard.texts]
+            likely = await heard.likelihoods(guesses)
+            assert [len(some) for some in likely] == [1] * len(heard.texts)
         return Retrieved(Outcome.EMPTY, backend=self.name)
 
     async def aclose(self) -> None:
@@ -142,7 +218,9 @@ def test_a_lookup_may_ask_what_else_was_said(live: bool) -> None:
     async def talk(session: object) -> None:
         async with session.stream() as stream:  # type: ignore[attr-defined]
             await stream.send(pcm)
-            await asyncio.sleep(1.0)
+            async with asyncio.timeout(30.0):
+                while not curious.heard:
+                    await asyncio.sleep(0.05)
             await stream.finish()
 
     with (
@@ -167,12 +245,11 @@ def test_what_waits_is_given_up_when_it_closes(wren: SecondHearing) -> None:
     questions.begin_lookup(7)
     again = rehearing.of(questions, 7)
     assert again is not None
-    assert len(asyncio.run(as_coroutine(again))) == len(SPEEDS)
+    assert len(asyncio.run(as_coroutine(again)).texts) == len(SPEEDS)
     rehearing.close()
     with pytest.raises(RuntimeError):
         asyncio.run(as_coroutine(again))
 
 
-async def as_coroutine(again: object) -> Sequence[str]:
-    result: Sequence[str] = await again()  # type: ignore[operator]
-    return result
+async def as_coroutine(again: HearAgain) -> HeardAgain:
+    return await again()

@@ -30,7 +30,7 @@ from duologue.errors import DuologueError
 from duologue.retrieval.knowledge import store
 from duologue.retrieval.knowledge.analysis import fold, term_of
 from duologue.retrieval.knowledge.embedding import Embedder
-from duologue.retrieval.knowledge.mending import shares
+from duologue.retrieval.knowledge.mending import Reading, shares
 from duologue.retrieval.knowledge.passages import Block, Passage, PlaceKind, passages_of
 from duologue.retrieval.knowledge.readers import UnreadableFile, is_readable, read_blocks
 from duologue.retrieval.knowledge.search import CANDIDATES, Match, Searcher
@@ -78,12 +78,32 @@ class Hit:
     confidence: float
 
 
+Found = tuple[Source, str]
+"""A passage: where it is, and its text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mended:
     """A question as it was most likely meant, and what was found for it, best first."""
 
     question: str
     hits: Sequence[Hit]
+
+    @property
+    def confidence(self) -> float:
+        """How probable it is that this is meant, and the best hit the answer."""
+        return self.hits[0].confidence
+
+    @property
+    def found(self) -> Found:
+        """What the best hit is, whatever it was found for."""
+        best = self.hits[0]
+        return replace(best.source, score=0.0), best.text
+
+    def at(self, confidence: float) -> Mended:
+        """The same with another confidence of the best hit."""
+        best = replace(self.hits[0], confidence=confidence)
+        return replace(self, hits=(best, *self.hits[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,26 +278,33 @@ class KnowledgeBase:
     def search_mended(self, text: str, k: int = 5) -> Mended | None:
         """The best passages for what a question most likely means if it was heard wrong.
 
-        See `mending`; meant for questions to which `search` finds no sure answer. Their confidence
-        is the probability of that meaning. None if no name in the files sounds like part of it.
+        See `mending`; meant for questions to which `search` finds no sure answer. None if no name
+        in the files sounds like part of it.
         """
-        readings = self._searcher.mender.readings(text)
+        return next(iter(self.meanings(self.readings(text), k)), None)
+
+    def readings(self, text: str) -> Sequence[Reading]:
+        """The question with names of the files in place of what sounds like them."""
+        return self._searcher.mender.readings(text)
+
+    def meanings(self, readings: Sequence[Reading], k: int = 5) -> Sequence[Mended]:
+        """What a question may mean, by its readings, likeliest first.
+
+        The confidence of the best hit of each is the probability of that meaning.
+        """
         found = [self.search(reading.text, k) for reading in readings]
         sure = [hits[0].confidence if hits else 0.0 for hits in found]
         # By what is found: several readings may ask for the same.
-        meanings: dict[tuple[Source, str], tuple[float, Mended]] = {}
+        meanings: dict[Found, tuple[float, Mended]] = {}
         for share, reading, hits in sorted(
             zip(shares(readings, sure), readings, found, strict=True), key=lambda item: -item[0]
         ):
             if hits and share:
-                place = replace(hits[0].source, score=0.0), hits[0].text
-                so_far, mended = meanings.get(place, (0.0, Mended(reading.text, hits)))
-                meanings[place] = so_far + share, mended
-        if not meanings:
-            return None
-        probability, mended = max(meanings.values(), key=lambda item: item[0])
-        best = replace(mended.hits[0], confidence=probability)
-        return replace(mended, hits=(best, *mended.hits[1:]))
+                mended = Mended(reading.text, hits)
+                so_far, likeliest = meanings.get(mended.found, (0.0, mended))
+                meanings[mended.found] = so_far + share, likeliest
+        likeliest_first = sorted(meanings.values(), key=lambda item: -item[0])
+        return [mended.at(probability) for probability, mended in likeliest_first]
 
     def question_weights(self, text: str) -> dict[int, tuple[int, float]]:
         """Terms a question may mean, by hash: (which word of the question, how much it tells)."""

@@ -6,9 +6,14 @@ in which that part is the name and words that nobody knows are left out. Each re
 for, and the readings compete, with each other and with the possibility that something else was
 meant, by how well the name fits the sound and how surely the passage answers the reading.
 
-The weights were fitted (multinomial logistic regression) to what wren's recogniser made of 390
-questions with an answer and of 630 without one in the files at hand, in voices and phrasings of the
-split "valid"; the latter count for less, being asked more rarely.
+Where the question's sound can be asked (`retrieval.protocol.HeardAgain`), how likely the recogniser
+finds each name there counts too, beside how likely it finds what it wrote.
+
+Both sets of weights were fitted (multinomial logistic regression) to what wren's recogniser made of
+questions with an answer and of ones without in the files at hand, in phrasings of the split
+"valid": `SPELLING` to 390 and 630 in voices of that split, `SOUND` to 458 and 552, half of them in
+those and half in the diphone voices of the training. Questions without an answer count for half,
+being asked more rarely.
 """
 
 from __future__ import annotations
@@ -23,9 +28,12 @@ from duologue.retrieval.knowledge.passages import innermost
 from duologue.retrieval.knowledge.segment import Segment
 from duologue.retrieval.knowledge.senses import asks, senses_of
 from duologue.retrieval.knowledge.spotting import Spotted, Spotter
+from duologue.retrieval.protocol import Likelihood
 
 MAX_NAMES = 4000
 """In files with more names than this no question is mended: among so many something always fits."""
+MAX_SPOTTED = 60
+"""Most of these are in words that are known."""
 MAX_READINGS = 8
 LEAST_LETTERS = 3
 MAX_HEADING_WORDS = 4
@@ -35,20 +43,43 @@ MAX_SHARE = 0.02
 """A word that more of the passages have than this, or than `USUAL_PASSAGES`, names nothing."""
 USUAL_PASSAGES = 30
 
-BIAS = 3.14
-PER_WHOLE = 1.13
-PER_MISSED = -2.51
-PER_KNOWN = -0.97
-SAID = -0.53
-"""Of names that were heard as they are written."""
-PER_LOG_NAMES = -0.96
-"""Among more names one is nearer by chance."""
 FEW_NAMES = 100
 """Fewer count as so many: the weights were fitted to no fewer."""
-PER_SURE = 0.68
 LEAST_SURE = 0.3
 """Confidence below which what is found answers no reading."""
 _MAX_LOGIT = 2.0
+LEAST_LIKELY = -25.0
+LEAST_WRITTEN = -10.0
+MAX_PIECES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What makes a reading likely, in logits."""
+
+    bias: float
+    whole: float
+    """Per cost of missing the whole name: long names do not fit by chance."""
+    missed: float
+    """Per cost of hearing it so."""
+    known: float
+    """Per word in its place that is known."""
+    said: float
+    """Of names that were heard as they are written."""
+    log_names: float
+    """Among more names one is nearer by chance."""
+    sure: float
+    """Per logit of the passage's confidence."""
+    guessed: float = 0.0
+    """Per log-likelihood of the name."""
+    pieces: float = 0.0
+    """Per piece of the name: each costs likelihood, however right it is."""
+    written: float = 0.0
+    """Per log-likelihood of what was written in its place."""
+
+
+SPELLING = Weights(3.14, 1.13, -2.51, -0.97, -0.53, -0.96, 0.68)
+SOUND = Weights(2.64, 0.57, -1.08, -0.54, -0.44, -0.88, 0.34, 0.22, 0.5, -0.27)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +87,40 @@ class Reading:
     """What a question may mean: its words with `name` in place of those that sounded like it."""
 
     text: str
-    name: str
-    fit: float
-    """Logit of meaning this, before it is known what is found."""
+    spotted: Spotted
+    known: int
+    """Words in the name's place that questions or the files have."""
+    names: int
+    """So many could have been meant."""
+    sound: Likelihood | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spotted.name
 
     def score(self, confidence: float) -> float:
         """Logit of meaning this, given how surely it is answered, against meaning none of these."""
         if confidence < LEAST_SURE:
             return -math.inf
+        spotted, sound = self.spotted, self.sound
+        weights = SPELLING if sound is None else SOUND
         logit = math.log(confidence / max(1.0 - confidence, 1e-9))
-        return self.fit + PER_SURE * min(logit, _MAX_LOGIT)
+        score = (
+            weights.bias
+            + weights.whole * spotted.whole
+            + weights.missed * spotted.whole * spotted.distance
+            + weights.known * self.known
+            + weights.said * (spotted.distance == 0.0)
+            + weights.log_names * math.log(max(self.names, FEW_NAMES))
+            + weights.sure * min(logit, _MAX_LOGIT)
+        )
+        if sound is not None:
+            score += (
+                weights.guessed * max(sound.guessed, LEAST_LIKELY)
+                + weights.pieces * min(sound.pieces, MAX_PIECES)
+                + weights.written * max(sound.written, LEAST_WRITTEN)
+            )
+        return score
 
 
 class Mender:
@@ -89,7 +144,7 @@ class Mender:
         """At most `MAX_READINGS`, those with the nearest names."""
         words = words_of(question)
         found: list[Reading] = []
-        for spotted in self._spotter.spot(words, 2 * MAX_READINGS):
+        for spotted in self._spotter.spot(words, MAX_SPOTTED):
             meant = words[spotted.first : spotted.last + 1]
             own = spotted.name.lower().split()
             rest = words[: spotted.first], words[spotted.last + 1 :]
@@ -111,9 +166,7 @@ class Mender:
                 self._tells([*before, *after])
             ):
                 continue  # what asked for something has been left out
-            found.append(
-                Reading(text, spotted.name, _fit(spotted, known, len(self._spotter.names)))
-            )
+            found.append(Reading(text, spotted, known, len(self._spotter.names)))
         return found[:MAX_READINGS]
 
     def _is_another(self, own: Sequence[str], meant: Sequence[str], beside: Sequence[str]) -> bool:
@@ -146,17 +199,6 @@ def shares(readings: Sequence[Reading], confidences: Sequence[float]) -> list[fl
     ]
     whole = 1.0 + sum(powers)
     return [power / whole for power in powers]
-
-
-def _fit(spotted: Spotted, known: int, names: int) -> float:
-    return (
-        BIAS
-        + PER_WHOLE * spotted.whole
-        + PER_MISSED * spotted.whole * spotted.distance
-        + PER_KNOWN * known
-        + SAID * (spotted.distance == 0.0)
-        + PER_LOG_NAMES * math.log(max(names, FEW_NAMES))
-    )
 
 
 def _alike(words: Sequence[str], name: Sequence[str]) -> bool:

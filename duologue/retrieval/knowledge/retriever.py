@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from duologue.retrieval.cleaning import clean_text
 from duologue.retrieval.knowledge.analysis import term_of, words_of
 from duologue.retrieval.knowledge.answer import speakable_answer
-from duologue.retrieval.knowledge.base import Hit, KnowledgeBase
+from duologue.retrieval.knowledge.base import Hit, KnowledgeBase, Mended
 from duologue.retrieval.knowledge.followup import asks_nothing, completed, leans
+from duologue.retrieval.knowledge.mending import Reading
+from duologue.retrieval.knowledge.rehearing import UNSURE, by_sound, placed, together
 from duologue.retrieval.knowledge.segment import IndexCorrupt
 from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role
 from duologue.retrieval.tools import ToolResult
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIN_CONFIDENCE = 0.5
 MIN_CONFIDENCE_BEFORE_OTHERS = 0.65
@@ -63,40 +69,79 @@ class KnowledgeRetriever:
         """Search takes milliseconds, a question heard again more; the deadline is the caller's to
         hold.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self.look_up, context)
-        if found.answered or context.hear_again is None or asks_nothing(context.question):
-            return found
+        hear_again = None if asks_nothing(context.question) else context.hear_again
+        if hear_again is None:
+            return await self._run(self.look_up, context)
+        question, hits = await self._run(self._search, context)
+        if self._is_sure(hits):
+            return self._answer(context, question, hits)
         try:
-            others = await context.hear_again()
+            heard = await hear_again()
+            readings = await self._run(self._readings, heard.texts)
+            guesses = [placed(text, some) for text, some in zip(heard.texts, readings, strict=True)]
+            sounds = await heard.likelihoods(guesses)
         except Exception as error:  # what was heard first is what there is
             logger.warning("a question cannot be heard again: %s", type(error).__name__)
-            return found
-        contexts = [context.heard_as(other) for other in dict.fromkeys(others) if other]
-        again = await loop.run_in_executor(
-            self._threads, lambda: [self.look_up(one) for one in contexts]
-        )
-        return max((found, *again), key=lambda one: (one.answered, one.confidence))
+            return await self._run(self.look_up, context)
+        hearings = [
+            (context.heard_as(text), by_sound(some, likely))
+            for text, some, likely in zip(heard.texts, readings, sounds, strict=True)
+        ]
+        return await self._run(self._look_up_together, context, hearings)
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def look_up(self, context: RetrievalContext) -> Retrieved:
-        """The same without an event loop."""
+        """What is found for the words alone, without an event loop."""
+        question, hits = self._search(context)
+        if question and not self._is_sure(hits):
+            mended = self.base.search_mended(question, self._passages)
+            if mended is not None and mended.confidence > _confidence(hits):
+                question, hits = mended.question, mended.hits
+        return self._answer(context, question, hits)
+
+    def _look_up_together(
+        self,
+        context: RetrievalContext,
+        hearings: Sequence[tuple[RetrievalContext, Sequence[Reading]]],
+    ) -> Retrieved:
+        """What is found for several hearings of the newest turn, with what each may mean."""
+        mended = together(self._meanings(heard, readings) for heard, readings in hearings)
+        if mended is None:
+            return self._answer(context, "", ())
+        return self._answer(context, mended.question, mended.hits)
+
+    def _meanings(self, context: RetrievalContext, readings: Sequence[Reading]) -> Sequence[Mended]:
+        question, hits = self._search(context)
+        if not hits:
+            return self.base.meanings(readings, self._passages)
+        unmended = Mended(question, hits)
+        if self._is_sure(hits):
+            return [unmended]
+        meanings = self.base.meanings(readings, self._passages)
+        return [*meanings, unmended.at(UNSURE * unmended.confidence)]
+
+    def _search(self, context: RetrievalContext) -> tuple[str, Sequence[Hit]]:
+        """The newest turn as it is best understood, and what is found for it."""
         self._refresh()
         question = ""
         hits: Sequence[Hit] = ()
-        for question, background in _readings(context):
+        for question, background in _turns_read(context):
             hits = self.base.search(question, self._passages, background=background)
-            if hits and hits[0].confidence >= self._min_confidence:
+            if self._is_sure(hits):
                 break
-        confidence = hits[0].confidence if hits else 0.0
-        if question and confidence < self._min_confidence:
-            mended = self.base.search_mended(question, self._passages)
-            if mended is not None and mended.hits[0].confidence > confidence:
-                question, hits = mended.question, mended.hits
-                confidence = hits[0].confidence
-        if confidence < self._min_confidence:
+        return question, hits
+
+    def _readings(self, texts: Sequence[str]) -> list[Sequence[Reading]]:
+        return [self.base.readings(text) for text in texts]
+
+    def _is_sure(self, hits: Sequence[Hit]) -> bool:
+        return _confidence(hits) >= self._min_confidence
+
+    def _answer(self, context: RetrievalContext, question: str, hits: Sequence[Hit]) -> Retrieved:
+        confidence = _confidence(hits)
+        if not self._is_sure(hits):
             return Retrieved(Outcome.EMPTY, backend=self.name, confidence=confidence)
         weights = self.base.question_weights(question)
         reference, quoted = speakable_answer(weights, hits, context.budget)
@@ -107,6 +152,11 @@ class KnowledgeRetriever:
             confidence=confidence,
             backend=self.name,
         )
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Carry out a search beside the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _refresh(self) -> None:
         """Take over what was added meanwhile; what cannot be read leaves things as they are."""
@@ -148,7 +198,12 @@ def _titled(hit: Hit) -> str:
     return f"{hit.heading}: {hit.text}" if hit.heading else hit.text
 
 
-def _readings(context: RetrievalContext) -> Iterator[tuple[str, str]]:
+def _confidence(hits: Sequence[Hit]) -> float:
+    """How sure the best passage is, 0 where nothing was found."""
+    return hits[0].confidence if hits else 0.0
+
+
+def _turns_read(context: RetrievalContext) -> Iterator[tuple[str, str]]:
     """What the newest turn may ask, likeliest first, each with words that may be meant too."""
     question = context.question
     if asks_nothing(question):
