@@ -251,3 +251,34 @@ def test_phrases_that_belong_to_nothing_are_an_error(tmp_path: Path) -> None:
     path.write_text("? how much\n")
     with pytest.raises(ValueError, match="line 1"):
         learning.read_phrases(path)
+
+
+PLACES = """# Things
+
+- Your piano is in the stadium.
+- Please put the jacket next to the brown folder.
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where did I put my piano?", "stadium"),
+        ("Where did I leave the piano?", "stadium"),
+        ("Where is my piano?", "stadium"),
+    ],
+)
+def test_what_is_told_without_a_telling_word_is_found(
+    tmp_path: Path, question: str, answer: str
+) -> None:
+    """ "Is in" tells where something is, and no word of it can be searched for."""
+    path = tmp_path / "things.md"
+    path.write_text(PLACES)
+    things = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+    assert answer in things.look_up(RetrievalContext.from_question(question)).reference
+
+
+def test_a_sure_passage_is_told_before_one_that_only_scores_better() -> None:
+    book = KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
+    found = book.look_up(RetrievalContext.from_question("Name the countries around Vatican City."))
+    assert "Italy" in found.reference

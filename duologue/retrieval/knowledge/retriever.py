@@ -129,6 +129,9 @@ class KnowledgeRetriever:
         hits: Sequence[Hit] = ()
         for question, background in _turns_read(context):
             hits = self.base.search(question, self._passages, background=background)
+            surest = max(hits, key=lambda hit: hit.confidence, default=None)
+            if surest is not None and not self._is_sure(hits) and self._is_sure([surest]):
+                hits = [surest, *(hit for hit in hits if hit is not surest)]
             if self._is_sure(hits):
                 break
         return question, hits

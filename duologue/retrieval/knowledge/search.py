@@ -221,7 +221,8 @@ class Searcher:
             if not subject.any():  # the likeliest sense comes first
                 subject[:] = [one.asked and one.telling >= 1.0 for one in slots]
                 subject[parts] *= shares < NAMED_SHARE
-            untold[place] = slot.sense if shares.max(initial=0.0) >= NAMED_SHARE else 0.0
+            named = shares.max(initial=0.0) >= NAMED_SHARE
+            untold[place] = slot.sense if named and slot.always else 0.0
             rarity = sense_rarity(slot, rarities)
             if not (parts and rarity):
                 continue

@@ -37,6 +37,8 @@ SURE_VOTE = 2.0
 NONE = "none"
 MUTUAL = frozenset({"neighbours"})
 """Senses that things have of each other: passages about others name them too."""
+UNTOLD = frozenset({"whereabouts"})
+"""Senses that words tell which nobody searches for: "your piano is in the stadium"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from duologue.retrieval.knowledge.analysis import (
 from duologue.retrieval.knowledge.confidence import ASKING_WORTH, GENERIC_WORTH
 from duologue.retrieval.knowledge.likeness import Likeness
 from duologue.retrieval.knowledge.segment import Segment, hash_term
-from duologue.retrieval.knowledge.senses import MUTUAL, chats, senses_of
+from duologue.retrieval.knowledge.senses import MUTUAL, UNTOLD, chats, senses_of
 from duologue.retrieval.knowledge.tuning import Tuning
 
 MAX_QUESTION_WORDS = 32
@@ -50,7 +50,8 @@ class Slot:
     `parts` are the slots of the words that this slot reads as one word (or of the word that it
     reads as two): a passage that has it covers those too. The slot of a sense has a sureness
     `sense` above 0, and `shares`: how much of each part serves to ask for it; `mutual` is one that
-    things have of each other. `follows`: its word was said right after that of the slot before.
+    things have of each other, `always` one that is always told by its terms. `follows`: its word
+    was said right after that of the slot before.
     """
 
     terms: tuple[tuple[int, float], ...]
@@ -61,6 +62,7 @@ class Slot:
     shares: tuple[float, ...] = ()
     sense: float = 0.0
     mutual: bool = False
+    always: bool = True
     follows: bool = False
 
 
@@ -197,6 +199,7 @@ class Reader:
                     shares=tuple(shares.values()),
                     sense=sureness,
                     mutual=sense.name in MUTUAL,
+                    always=sense.name not in UNTOLD,
                 )
             )
             told = {term for term, _ in terms}
