@@ -47,7 +47,7 @@ FEW_NAMES = 100
 """Fewer count as so many: the weights were fitted to no fewer."""
 LEAST_SURE = 0.3
 """Confidence below which what is found answers no reading."""
-_MAX_LOGIT = 2.0
+MAX_LOGIT = 2.0
 LEAST_LIKELY = -25.0
 LEAST_WRITTEN = -10.0
 MAX_PIECES = 8
@@ -112,7 +112,7 @@ class Reading:
             + weights.known * self.known
             + weights.said * (spotted.distance == 0.0)
             + weights.log_names * math.log(max(self.names, FEW_NAMES))
-            + weights.sure * min(logit, _MAX_LOGIT)
+            + weights.sure * min(logit, MAX_LOGIT)
         )
         if sound is not None:
             score += (
