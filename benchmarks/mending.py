@@ -246,7 +246,9 @@ def choices_of(
         for there in (True, False):
             base = bases[question.own is there]
             readings = [base.readings(text) for text in one.texts]
-            guesses = [placed(text, some) for text, some in zip(one.texts, readings, strict=True)]
+            guesses = [
+                placed(text, text, some) for text, some in zip(one.texts, readings, strict=True)
+            ]
             likely = one.by.likelihoods(one.hearing, guesses)
             for text, some, sounds in zip(one.texts, readings, likely, strict=True):
                 hits = base.search(text, 1)

@@ -32,6 +32,8 @@ MAX_S = 12.0
 """Of a question, the last."""
 MAX_GUESSES = 16
 """Weighed for one text; the others are held for unlikely."""
+MAX_ROWS = 16
+"""Weighed in one step: the recogniser is not kept from conversations for long."""
 UNLIKELY = -25.0
 """Log-likelihood at which weighing a guess is given up."""
 
@@ -140,8 +142,8 @@ class SecondHearing:
         state = self._recogniser.init_state(len(hearing.texts), encodes=False)
         written = [torch.zeros(len(hearing.texts))]
         for frame in range(last):
-            if frame in wanted:
-                self._weigh(wanted[frame], hearing, frame, state)
+            for first in range(0, len(wanted.get(frame, ())), MAX_ROWS):
+                self._weigh(wanted[frame][first : first + MAX_ROWS], hearing, frame, state)
             token = hearing.tokens[:, frame]
             likely = self._recogniser.follow(hearing.encoded[..., frame, None], state, token)
             written.append(written[-1] + likely.gather(1, token[:, None])[:, 0])
@@ -164,13 +166,16 @@ class SecondHearing:
             ]
             if not going:
                 break
-            if len(going) < len(some):
+            # Copying states costs too, and every number of rows has room of its own.
+            if len(going) <= len(some) // 2:
                 some, fork = [some[number] for number in going], fork.select(going)
-            tokens = torch.tensor([one.pieces[place] for one in some])
-            heard = hearing.encoded[[one.way for one in some]][..., at, None]
+                going = [*range(len(some))]
+            tokens = torch.tensor([one.pieces[min(place, len(one.pieces) - 1)] for one in some])
+            heard = hearing.encoded[:, :, at][[one.way for one in some]][..., None]
             likely = self._recogniser.follow(heard, fork, tokens).gather(1, tokens[:, None])
-            for one, gained in zip(some, likely[:, 0].tolist(), strict=True):
-                one.add(gained)
+            gained = likely[:, 0].tolist()
+            for number in going:
+                some[number].add(gained[number])
 
     def _words(self, tokens: Sequence[int]) -> tuple[list[str], list[int]]:
         """What tokens say, and in which of them each word begins."""

@@ -16,7 +16,7 @@ from duologue.retrieval.knowledge import KnowledgeBase, KnowledgeRetriever
 from duologue.retrieval.knowledge.base import Hit, Mended
 from duologue.retrieval.knowledge.mending import MAX_NAMES, MAX_READINGS, Mender, shares
 from duologue.retrieval.knowledge.pronunciation import EXCHANGED, LOST, SOUNDS, sounds_of
-from duologue.retrieval.knowledge.rehearing import placed, together
+from duologue.retrieval.knowledge.rehearing import Meanings, placed, together
 from duologue.retrieval.knowledge.spotting import Spotter
 from duologue.retrieval.protocol import (
     Guess,
@@ -26,6 +26,7 @@ from duologue.retrieval.protocol import (
     Role,
     Source,
     Turn,
+    attempt,
 )
 from duologue.retrieval.settings import documents_at
 
@@ -316,12 +317,76 @@ def test_it_is_not_where_something_is_found_or_nothing_is_asked(
     assert heard.asked == 0
 
 
-@pytest.mark.parametrize("heard", [Heard(), Heard("Glurf."), Heard(error=RuntimeError("deaf"))])
-def test_hearing_again_in_vain_changes_nothing(facts: KnowledgeRetriever, heard: Heard) -> None:
-    question = "Oo iz the hat off a quire?"
-    found = asked(facts, question, heard)
-    assert (found.outcome, found.reference) == (Outcome.EMPTY, "")
-    assert heard.asked == 1
+VAIN = {
+    "none": Heard(),
+    "nothing": Heard("", "", "", ""),
+    "nonsense": Heard("Glurf.", "Glurf.", "Glurf.", "Glurf."),
+    "error": Heard(error=RuntimeError("deaf")),
+}
+
+
+@pytest.mark.parametrize("way", VAIN)
+@pytest.mark.parametrize(
+    ("question", "reference"),
+    [
+        ("Oo iz the hat off a quire?", ""),
+        ("Wat is the capital of Kasobo?", "The capital of Kosovo is Pristina."),
+    ],
+)
+def test_hearing_again_in_vain_changes_nothing(
+    facts: KnowledgeRetriever, way: str, question: str, reference: str
+) -> None:
+    heard = VAIN[way]
+    before = heard.asked
+    assert asked(facts, question, heard).reference == reference
+    assert heard.asked == before + 1
+
+
+def test_a_slow_second_hearing_costs_no_answer(facts: KnowledgeRetriever) -> None:
+    """What spelling finds in milliseconds is told when there is no time for more."""
+
+    async def sleepy() -> Heard:
+        await asyncio.sleep(60.0)
+        raise AssertionError
+
+    question = Turn(Role.USER, "Wat is the capital of Kasobo?")
+    context = RetrievalContext((question,), hear_again=sleepy)
+    found = asyncio.run(attempt(facts, context, 0.4))
+    assert "Pristina" in found.reference
+
+
+@pytest.mark.parametrize("sounds", [None, {"mauritania": -1.0}])
+@pytest.mark.parametrize("asked", ["Moritania.", "And of Moritania?", "What about Moritania?"])
+def test_a_misheard_follow_up_asks_for_what_was_asked_before(
+    asked: str, sounds: Mapping[str, float] | None
+) -> None:
+    book = KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
+    context = RetrievalContext(
+        (
+            Turn(Role.USER, "What is the currency of Portugal?"),
+            Turn(Role.MODEL, "It is the euro."),
+            Turn(Role.USER, asked),
+        ),
+        hear_again=Heard(*[asked] * 4, sounds=sounds),
+    )
+    assert "ouguiya" in book.look_up(context).reference
+    assert "ouguiya" in asyncio.run(book.retrieve(context, 1.0)).reference
+
+
+def test_what_is_heard_clearly_and_not_known_is_not_told_for_being_heard_again() -> None:
+    book = KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
+    for question in (
+        "What is the weather in Malta?",
+        "Who is the king of New Zealand?",
+        "What is the time in Nepal?",
+    ):
+        alone = book.look_up(RetrievalContext.from_question(question))
+        context = RetrievalContext(
+            (Turn(Role.USER, question),), hear_again=Heard(*[question] * 4, sounds={})
+        )
+        again = asyncio.run(book.retrieve(context, 1.0))
+        assert again.confidence <= max(alone.confidence, 0.5)
+        assert again.answered <= alone.answered
 
 
 @pytest.mark.parametrize(("sounding", "other"), [("morocco", "monaco"), ("monaco", "morocco")])
@@ -359,8 +424,9 @@ def test_where_sounds_cannot_be_told_spelling_decides(
 def test_names_are_placed_by_the_spaces_of_a_text(facts: KnowledgeRetriever) -> None:
     text = "So, twenty-two: what is the capital of Kasobo?"
     readings = [one for one in facts.base.readings(text) if one.name.lower() == "kosovo"]
-    assert [(one.first, one.last) for one in placed(text, readings)] == [(7, 7)]
+    assert [(one.first, one.last) for one in placed(text, text, readings)] == [(7, 7)]
     assert text.split()[7] == "Kasobo?"
+    assert placed("And Kasobo?", text, readings) == []
 
 
 def mended(text: str, confidence: float) -> Mended:
@@ -371,31 +437,49 @@ def mended(text: str, confidence: float) -> Mended:
 confidences = st.floats(0.0, 0.99)
 
 
+def sounding(*meant: Mended) -> Meanings:
+    return Meanings(meant, ())
+
+
 @given(st.lists(st.lists(confidences, max_size=3), max_size=5))
 def test_what_hearings_find_is_put_together(hearings: list[list[float]]) -> None:
-    named = [[mended(f"fact {i}", c) for i, c in enumerate(some)] for some in hearings]
+    named = [sounding(*(mended(f"fact {i}", c) for i, c in enumerate(one))) for one in hearings]
     found = together(named)
     if not any(hearings):
         assert found is None
         return
     assert found is not None
     assert 0.0 <= found.confidence < 1.0
-    more = together([*named, [mended(found.hits[0].text, 0.5)]])
+    more = together([*named, sounding(mended(found.hits[0].text, 0.5))])
     assert more is not None
     assert more.hits[0].text == found.hits[0].text
     assert more.confidence > found.confidence, "what one more hearing finds is surer"
-    assert together(named[::-1]) is not None
+    turned = together(named[::-1])
+    assert turned is not None
+    assert turned.confidence == pytest.approx(found.confidence)
 
 
 def test_one_hearing_alone_says_less_than_it_would_to_itself() -> None:
-    alone = together([[mended("a", 0.6)], [], [], []])
+    none = sounding()
+    alone = together([sounding(mended("a", 0.6)), none, none, none])
     assert alone is not None
     assert alone.confidence < 0.5
-    several = together([[mended("a", 0.6)], [mended("b", 0.7)], [mended("a", 0.6)], []])
+    several = together([sounding(mended("a", 0.6)), sounding(mended("b", 0.7)),
+                        sounding(mended("a", 0.6)), none])  # fmt: skip
     assert several is not None
     assert (several.hits[0].text, several.confidence > 0.5) == ("a", True)
-    twice = together([[mended("a", 0.6), mended("a", 0.3)]])
-    assert twice == together([[mended("a", 0.6)]]), "one hearing counts once"
+    twice = together([sounding(mended("a", 0.6), mended("a", 0.3))])
+    assert twice == together([sounding(mended("a", 0.6))]), "one hearing counts once"
+
+
+def test_words_that_are_heard_alike_count_once() -> None:
+    once = together([Meanings((), [mended("a", 0.4)])])
+    assert once is not None
+    assert once.confidence == 0.4
+    assert together([Meanings((), [mended("a", 0.4)])] * 4) == once
+    both = together([Meanings([mended("a", 0.4)], [mended("a", 0.4)])] * 4)
+    assert both is not None
+    assert both.confidence > 0.5
 
 
 def test_a_context_heard_anew_is_the_same_conversation() -> None:

@@ -278,6 +278,18 @@ def test_what_is_told_without_a_telling_word_is_found(
     assert answer in things.look_up(RetrievalContext.from_question(question)).reference
 
 
+@pytest.mark.parametrize(
+    "question", ["Where did I put my fiddle?", "Where did I leave my passport?"]
+)
+def test_what_tells_no_place_does_not_answer_where_something_is(
+    tmp_path: Path, question: str
+) -> None:
+    path = tmp_path / "things.md"
+    path.write_text("- Your fiddle was tuned in May.\n- Your passport expires in June.\n" + PLACES)
+    things = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+    assert things.look_up(RetrievalContext.from_question(question)).reference == ""
+
+
 def test_a_sure_passage_is_told_before_one_that_only_scores_better() -> None:
     book = KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
     found = book.look_up(RetrievalContext.from_question("Name the countries around Vatican City."))

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,9 +21,16 @@ from duologue.retrieval.knowledge.answer import speakable_answer
 from duologue.retrieval.knowledge.base import Hit, KnowledgeBase, Mended
 from duologue.retrieval.knowledge.followup import asks_nothing, completed, leans
 from duologue.retrieval.knowledge.mending import Reading
-from duologue.retrieval.knowledge.rehearing import UNSURE, by_sound, placed, together
+from duologue.retrieval.knowledge.rehearing import Meanings, by_sound, placed, together
 from duologue.retrieval.knowledge.segment import IndexCorrupt
-from duologue.retrieval.protocol import Outcome, RetrievalContext, Retrieved, Role
+from duologue.retrieval.protocol import (
+    HearAgain,
+    Outcome,
+    RetrievalContext,
+    Retrieved,
+    Role,
+    handing_over,
+)
 from duologue.retrieval.tools import ToolResult
 
 logger = logging.getLogger(__name__)
@@ -36,6 +44,8 @@ MIN_CONFIDENCE_BEFORE_OTHERS = 0.65
 FOLLOW_UP_WORDS = 2
 """A question with at most this many telling words is taken as a follow-up to what came before."""
 MAX_TOOL_PASSAGES = 5
+SEARCH_S = 0.1
+"""Of a deadline, kept for what is searched after a question has been heard again."""
 
 _POINTERS = frozenset(
     """
@@ -66,78 +76,100 @@ class KnowledgeRetriever:
         return self._name
 
     async def retrieve(self, context: RetrievalContext, deadline_s: float) -> Retrieved:
-        """Search takes milliseconds, a question heard again more; the deadline is the caller's to
-        hold.
+        """Search takes milliseconds, and is the caller's to bound; a question is heard again for
+        as long as leaves time to search for it.
         """
-        hear_again = None if asks_nothing(context.question) else context.hear_again
-        if hear_again is None:
-            return await self._run(self.look_up, context)
-        question, hits = await self._run(self._search, context)
-        if self._is_sure(hits):
-            return self._answer(context, question, hits)
+        found, sure = await self._run(self._first, context)
+        if sure or context.hear_again is None or asks_nothing(context.question):
+            return found
         try:
-            heard = await hear_again()
-            readings = await self._run(self._readings, heard.texts)
-            guesses = [placed(text, some) for text, some in zip(heard.texts, readings, strict=True)]
-            sounds = await heard.likelihoods(guesses)
+            async with asyncio.timeout(handing_over(deadline_s) - SEARCH_S):
+                hearings = await self._hear_again(context.hear_again, context)
+        except TimeoutError:
+            logger.warning("a question could not be heard again in time")
+            return found
         except Exception as error:  # what was heard first is what there is
             logger.warning("a question cannot be heard again: %s", type(error).__name__)
-            return await self._run(self.look_up, context)
-        hearings = [
-            (context.heard_as(text), by_sound(some, likely))
-            for text, some, likely in zip(heard.texts, readings, sounds, strict=True)
-        ]
+            return found
         return await self._run(self._look_up_together, context, hearings)
+
+    async def _hear_again(self, hear_again: HearAgain, context: RetrievalContext) -> list[_Hearing]:
+        """The newest turn in all ways that it was heard, with what each may mean."""
+        heard = await hear_again()
+        hearings = await self._run(self._hearings, context, heard.texts)
+        sounds = await heard.likelihoods(
+            [placed(one.text, one.question, one.readings) for one in hearings]
+        )
+        hearings = [
+            replace(one, readings=by_sound(one.readings, likely))
+            for one, likely in zip(hearings, sounds, strict=True)
+        ]
+        first = words_of(context.question)
+        if all(words_of(one.text) != first for one in hearings):
+            hearings += await self._run(self._hearings, context, [context.question])
+        return hearings
 
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def look_up(self, context: RetrievalContext) -> Retrieved:
         """What is found for the words alone, without an event loop."""
+        return self._first(context)[0]
+
+    def _first(self, context: RetrievalContext) -> tuple[Retrieved, bool]:
+        """What is found for the words alone, and whether it is sure without being mended."""
         question, hits = self._search(context)
-        if question and not self._is_sure(hits):
+        sure = self._is_sure(hits)
+        if question and not sure:
             mended = self.base.search_mended(question, self._passages)
             if mended is not None and mended.confidence > _confidence(hits):
                 question, hits = mended.question, mended.hits
-        return self._answer(context, question, hits)
+        return self._answer(context, question, hits), sure
+
+    def _hearings(self, context: RetrievalContext, texts: Sequence[str]) -> list[_Hearing]:
+        hearings = []
+        for text in texts:
+            question, hits = self._search(context.heard_as(text)) if text else ("", ())
+            readings: Sequence[Reading] = ()
+            if question and not self._is_sure(hits):
+                readings = self.base.readings(question)
+            hearings.append(_Hearing(text, question, hits, readings))
+        return hearings
 
     def _look_up_together(
-        self,
-        context: RetrievalContext,
-        hearings: Sequence[tuple[RetrievalContext, Sequence[Reading]]],
+        self, context: RetrievalContext, hearings: Sequence[_Hearing]
     ) -> Retrieved:
-        """What is found for several hearings of the newest turn, with what each may mean."""
-        mended = together(self._meanings(heard, readings) for heard, readings in hearings)
+        """What is found for several hearings of the newest turn."""
+        mended = together(self._meanings(one) for one in hearings)
         if mended is None:
             return self._answer(context, "", ())
         return self._answer(context, mended.question, mended.hits)
 
-    def _meanings(self, context: RetrievalContext, readings: Sequence[Reading]) -> Sequence[Mended]:
-        question, hits = self._search(context)
-        if not hits:
-            return self.base.meanings(readings, self._passages)
-        unmended = Mended(question, hits)
-        if self._is_sure(hits):
-            return [unmended]
-        meanings = self.base.meanings(readings, self._passages)
-        return [*meanings, unmended.at(UNSURE * unmended.confidence)]
+    def _meanings(self, hearing: _Hearing) -> Meanings:
+        unmended = [Mended(hearing.question, hearing.hits)] if hearing.hits else []
+        if self._is_sure(hearing.hits):
+            return Meanings(unmended, [])
+        meanings = self.base.meanings(hearing.readings, self._passages)
+        if all(one.sound is not None for one in hearing.readings):
+            return Meanings(meanings, unmended)
+        return Meanings([], [*meanings, *unmended])
 
     def _search(self, context: RetrievalContext) -> tuple[str, Sequence[Hit]]:
         """The newest turn as it is best understood, and what is found for it."""
         self._refresh()
-        question = ""
-        hits: Sequence[Hit] = ()
+        unsure: list[tuple[str, Sequence[Hit]]] = []
         for question, background in _turns_read(context):
             hits = self.base.search(question, self._passages, background=background)
             surest = max(hits, key=lambda hit: hit.confidence, default=None)
-            if surest is not None and not self._is_sure(hits) and self._is_sure([surest]):
-                hits = [surest, *(hit for hit in hits if hit is not surest)]
-            if self._is_sure(hits):
-                break
-        return question, hits
-
-    def _readings(self, texts: Sequence[str]) -> list[Sequence[Reading]]:
-        return [self.base.readings(text) for text in texts]
+            if surest is not None and self._is_sure([surest]):
+                if not self._is_sure(hits):
+                    hits = [surest, *(hit for hit in hits if hit is not surest)]
+                return question, hits
+            unsure.append((question, hits))
+        if not unsure:
+            return "", ()
+        # What is not understood by itself is taken to go on from the turn before.
+        return unsure[0] if leans(context.question) else unsure[-1]
 
     def _is_sure(self, hits: Sequence[Hit]) -> bool:
         return _confidence(hits) >= self._min_confidence
@@ -199,6 +231,16 @@ def _listing(hits: Sequence[Hit]) -> str:
 
 def _titled(hit: Hit) -> str:
     return f"{hit.heading}: {hit.text}" if hit.heading else hit.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Hearing:
+    """A text that was heard, as a question, with what is found for it or else what it may mean."""
+
+    text: str
+    question: str
+    hits: Sequence[Hit]
+    readings: Sequence[Reading]
 
 
 def _confidence(hits: Sequence[Hit]) -> float:

@@ -21,6 +21,7 @@ from duologue.retrieval.knowledge.mending import Mender
 from duologue.retrieval.knowledge.naming import Naming, is_foreign, naming
 from duologue.retrieval.knowledge.passages import innermost
 from duologue.retrieval.knowledge.segment import IMPACT_SCALE, Array, Segment, hash_term
+from duologue.retrieval.knowledge.senses import tells_place
 from duologue.retrieval.knowledge.slots import NAMED_SHARE, Reader, Slot, sense_rarity
 from duologue.retrieval.knowledge.tuning import Tuning
 
@@ -221,8 +222,7 @@ class Searcher:
             if not subject.any():  # the likeliest sense comes first
                 subject[:] = [one.asked and one.telling >= 1.0 for one in slots]
                 subject[parts] *= shares < NAMED_SHARE
-            named = shares.max(initial=0.0) >= NAMED_SHARE
-            untold[place] = slot.sense if named and slot.always else 0.0
+            untold[place] = slot.sense if shares.max(initial=0.0) >= NAMED_SHARE else 0.0
             rarity = sense_rarity(slot, rarities)
             if not (parts and rarity):
                 continue
@@ -355,8 +355,11 @@ class Searcher:
         strange = subject.any() & (covered.max(axis=0, where=subject > 0, initial=0.0) == 0.0)
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
         foreign = np.zeros(len(top), np.bool_)
+        sometimes = np.array([0.0 if slot.always else 1.0 for slot in slots]) * question.untold
         for column in order.tolist():
             heading, text = self._words_in(number, int(top[column]))
+            if sometimes.any() and tells_place(self.segments[number].texts[int(top[column])]):
+                untold[column] = (question.untold - sometimes) @ (1.0 - covered[:, column])
             gain = _neighbors(heading + text, question.slot_of, worth)
             final[column] += self.tuning.neighbor_weight * gain
             foreign[column] = strange[column] or is_foreign(

@@ -10,6 +10,7 @@ that is known here has no sense, and its words speak for themselves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,10 +36,15 @@ FULL_VOTE = 1.2
 SURE_VOTE = 2.0
 """A word with this much of a vote for a sense asks for that, or names something of its kind."""
 NONE = "none"
+_PLACED = re.compile(
+    r"\b(?:is|are|was|were|lies?|hangs?|stands?|stays?) (?:in|on|at|under|behind|beside|inside|near"
+    r"|above|below|over|between|with|next to)\b",
+    re.IGNORECASE,
+)
 MUTUAL = frozenset({"neighbours"})
 """Senses that things have of each other: passages about others name them too."""
-UNTOLD = frozenset({"whereabouts"})
-"""Senses that words tell which nobody searches for: "your piano is in the stadium"."""
+PLACES = frozenset({"whereabouts"})
+"""Senses that words tell as well which nobody searches for (`tells_place`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,11 @@ def senses_of(words: Sequence[str]) -> tuple[Sense, ...]:
         name, told = table.names[sense], table.told[sense]
         found.append(Sense(name, sureness, told, tuple(explained.tolist())))
     return tuple(found)
+
+
+def tells_place(text: str) -> bool:
+    """Whether a text says where something is: "your piano is in the stadium"."""
+    return _PLACED.search(text) is not None
 
 
 def asks(word: str) -> bool:

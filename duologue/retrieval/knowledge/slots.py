@@ -25,7 +25,7 @@ from duologue.retrieval.knowledge.analysis import (
 from duologue.retrieval.knowledge.confidence import ASKING_WORTH, GENERIC_WORTH
 from duologue.retrieval.knowledge.likeness import Likeness
 from duologue.retrieval.knowledge.segment import Segment, hash_term
-from duologue.retrieval.knowledge.senses import MUTUAL, UNTOLD, chats, senses_of
+from duologue.retrieval.knowledge.senses import MUTUAL, PLACES, chats, senses_of
 from duologue.retrieval.knowledge.tuning import Tuning
 
 MAX_QUESTION_WORDS = 32
@@ -199,7 +199,7 @@ class Reader:
                     shares=tuple(shares.values()),
                     sense=sureness,
                     mutual=sense.name in MUTUAL,
-                    always=sense.name not in UNTOLD,
+                    always=sense.name not in PLACES,
                 )
             )
             told = {term for term, _ in terms}
