@@ -32,13 +32,15 @@ from duologue.evaluation.table import Figure
 from duologue.evaluation.talker import SAMPLE_RATE, Conversation, Request, Talker, text_of
 from duologue.evaluation.words import said, spoken_words
 from duologue.evaluation.world import OWN_LINES
+from duologue.retrieval.knowledge.readers import UnreadableFile, read_blocks
+from duologue.retrieval.speakable import speakable
 from duologue.synthesis.draw import Draw
 from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.splits import Split
 from duologue.synthesis.voices import Voice, catalogue
 from duologue.synthesis.world import bundled_fact_book
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ("question", "answer")
 CANDIDATES = 32
 """Sentences among which the recogniser chooses, at least."""
@@ -61,16 +63,24 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         EvaluationError: it has other columns, an empty field, or no question.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not set(COLUMNS) <= set(rows.fieldnames or ()):
-            raise EvaluationError(f"{path}: the first line must name the columns question,answer")
-        found = []
-        for row in rows:
-            question, answer = ((row[name] or "").strip() for name in COLUMNS)
-            if not spoken_words(question) or not spoken_words(answer):
-                raise EvaluationError(f"{path}, line {rows.line_num}: a question or answer lacks")
-            found.append(Question(question, answer))
+    found = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not set(COLUMNS) <= set(rows.fieldnames or ()):
+                raise EvaluationError(
+                    f"{path}: the first line must name the columns question,answer"
+                )
+            for row in rows:
+                question, answer = (speakable((row[name] or "").strip()) for name in COLUMNS)
+                if not spoken_words(question) or not spoken_words(answer):
+                    raise EvaluationError(
+                        f"{path}, line {rows.line_num}: a question or answer lacks, or has nothing "
+                        "that can be said"
+                    )
+                found.append(Question(question, answer))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     if not found:
         raise EvaluationError(f"{path}: there is no question in it")
     return found
@@ -171,12 +181,22 @@ def _recording(text: str, voice: Voice, speaker: Speaker) -> Pcm:
 
 
 def _sentences(files: Sequence[Path]) -> list[str]:
-    """What the files say, sentence by sentence; if they are long, evenly spread."""
-    lines = [
-        line.strip(" \t#*->|") for path in files for line in path.read_text("utf-8").split("\n")
-    ]
-    found = [part for line in lines for part in _SENTENCE_END.split(line) if spoken_words(part)]
+    """What the files say, sentence by sentence as it is spoken; if they are long, evenly spread.
+
+    Raises:
+        EvaluationError: a file cannot be read.
+    """
+    try:
+        blocks = [block.text for path in files for block in read_blocks(path)]
+    except UnreadableFile as error:
+        raise EvaluationError(str(error)) from error
+    parts = [part for text in blocks for line in text.split("\n") for part in _parted(line)]
+    found = [words for part in parts if spoken_words(words := speakable(part))]
     return found[:: -(-len(found) // _MOST_SENTENCES) or 1]
+
+
+def _parted(line: str) -> list[str]:
+    return _SENTENCE_END.split(line.strip(" \t#*->|"))
 
 
 def _grammar(sentences: Sequence[str], references: Sequence[str], seed: int) -> Grammar:

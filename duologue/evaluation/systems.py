@@ -85,6 +85,7 @@ class SessionTalker:
         from duologue.session.core import FrameGiven, advance
         from duologue.session.model_time import ModelTime
         from duologue.session.text import TextReader
+        from duologue.session.vocabulary import tell_names
 
         moshi, sampling = self._moshi, self._sampling
         retriever = self._open(request.knowledge)
@@ -94,6 +95,9 @@ class SessionTalker:
                 text=sampling, audio=sampling, floor=self._floor,
             )  # fmt: skip
             with session:
+                # A session opened with these files as its knowledge would lean to their names.
+                if moshi.bank.recogniser is not None:
+                    tell_names(_base_of(request.knowledge), moshi.bank.recogniser)
                 core, log = session.core, Notes()
                 core.flushes = True  # as in `MoshiSession.process`
                 reader = TextReader(moshi.model)
@@ -275,9 +279,13 @@ def open_retriever(knowledge: Knowledge) -> Retriever:
         return _Broken(knowledge.fault)
     from duologue.retrieval.settings import RetrievalSettings, build_retriever
 
-    written = tuple(path.stat().st_mtime_ns for path in knowledge.files)
-    base = _knowledge_base(knowledge.files, written)
+    base = _base_of(knowledge)
     return build_retriever(RetrievalSettings(knowledge=knowledge.files), base=base)
+
+
+def _base_of(knowledge: Knowledge) -> KnowledgeBase:
+    written = tuple(path.stat().st_mtime_ns for path in knowledge.files)
+    return _knowledge_base(knowledge.files, written)
 
 
 @lru_cache(maxsize=8)

@@ -136,14 +136,15 @@ class Moshi:
             floor=floor,
         )  # fmt: skip
         setup = slot_setup(self.model, options)
-        own = None
+        own = base = None
         stt = self.bank.recogniser
         if retriever is None and self.model.takes_references:
             base = _knowledge(knowledge)
             retriever = own = build_retriever(RetrievalSettings(), base=base)
-            # Several sessions share one recogniser, and none may hear by another one's documents.
-            if stt is not None and self.bank.slots == 1:
-                tell_names(base, stt)
+        # Several sessions share one recogniser, and none may hear by another one's documents, nor
+        # by those of the session before.
+        if stt is not None and self.bank.slots == 1:
+            tell_names(base, stt)
         backends = Backends.of(retriever, ("default",))
         brain = conversation(
             options, backends.names, simulated=True, floor=floor_rules(self.model, floor),

@@ -14,6 +14,7 @@ from duologue.audio.files import read_channels
 from duologue.cli.main import app
 from duologue.evaluation.asking import (
     Question,
+    _sentences,
     asking_figures,
     measure,
     read_questions,
@@ -43,10 +44,11 @@ class Says:
         self._text, self._found = text, found
         self._pcm = Speaker().say(text, WREN).samples if aloud else np.zeros(48_000, np.float32)
         self.asked = 0
+        self.files: tuple[Path, ...] = (FACTS,)
 
     def converse(self, request: Request) -> Conversation:
         self.asked += 1
-        assert request.knowledge.files == (FACTS,)
+        assert request.knowledge.files == self.files
         lookups = (Lookup(20, reference=self._found),) if self._found else ()
         return Conversation(self._pcm, (Piece(30, self._text),), (), lookups)
 
@@ -105,3 +107,36 @@ def test_wren_is_asked_from_the_command_line(tmp_path: Path) -> None:
     figures = {one["key"]: one for one in json.loads(done.stdout)["figures"]}
     assert figures["questions_found"]["n"] == 5
     assert figures["questions_written"]["value"] > 0
+
+
+def test_numbers_are_judged_as_they_are_spoken(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.md"
+    facts.write_text("- The tower was built in 1889.\n- The bridge was built in 1932.\n")
+    asked = tmp_path / "questions.csv"
+    asked.write_text("question,answer\nWhen was the tower built?,in 1889\nWhich room?,12\n")
+    [tower, room] = read_questions(asked)
+    assert tower.answer == "in eighteen eighty nine"
+    assert room.answer == "twelve"
+    assert _sentences([facts]) == [
+        "The tower was built in eighteen eighty nine.",
+        "The bridge was built in nineteen thirty two.",
+    ]
+    wrong = "The bridge was built in nineteen thirty two."
+    talker = Says(wrong, wrong, aloud=False)
+    talker.files = (facts,)
+    results = measure(talker, [tower], [facts], tmp_path / "out")
+    assert not any(one["found"] or one["written"] for one in results)
+
+
+def test_files_of_any_kind_are_read_or_refused_by_name(tmp_path: Path) -> None:
+    page = tmp_path / "facts.html"
+    page.write_text("<html><body><p>The key is under the <b>pot</b>.</p></body></html>")
+    assert _sentences([page]) == ["The key is under the pot."]
+    damaged = tmp_path / "facts.pdf"
+    damaged.write_bytes(b"%PDF-1.4\n\xff\xfe")
+    with pytest.raises(EvaluationError, match=r"facts\.pdf"):
+        _sentences([damaged])
+    latin = tmp_path / "questions.csv"
+    latin.write_bytes("question,answer\nWo ist der Schl\u00fcssel?,Topf\n".encode("latin-1"))
+    with pytest.raises(EvaluationError, match="UTF-8"):
+        read_questions(latin)
