@@ -177,7 +177,7 @@ def wren(
             talker.name, seed, figures, stages(records),
             {name: by_detail(answered, name, lambda v: v.answer_spoken)
              for name in ("voice", "relation")} if answered else {},
-            records, speed.machine(), complete, held_out,
+            records, speed.machine(device), complete, held_out,
         )  # fmt: skip
     finish(report, where, as_json=json_output, check=check)
 
@@ -220,7 +220,7 @@ def codec(
             coder, where, seed=seed, count=count, split=held_out, progress=progress
         )
     figures = coding.codec_figures(results)
-    report = Report(coder.name, seed, figures, machine=machine(), split=held_out)
+    report = Report(coder.name, seed, figures, machine=machine(device), split=held_out)
     finish(report, where, as_json=json_output, check=check)
 
 
@@ -262,7 +262,7 @@ def stt(
             listener, where, seed=seed, limit=limit, split=held_out, progress=progress
         )
     figures = hearing.hearing_figures(results)
-    report = Report(listener.name, seed, figures, machine=machine(), split=held_out)
+    report = Report(listener.name, seed, figures, machine=machine(device), split=held_out)
     finish(report, where, as_json=json_output, check=check)
 
 
@@ -356,7 +356,7 @@ def questions(
             talker, wanted, knowledge, where, seed=seed, split=held_out, progress=progress
         )
     figures = asking.asking_figures(results)
-    report = Report(talker.name, seed, figures, machine=machine(), split=held_out)
+    report = Report(talker.name, seed, figures, machine=machine(device), split=held_out)
     finish(report, where, as_json=json_output, check=False)
 
 
@@ -387,7 +387,7 @@ def _system(
     if system is System.SOCKET:
         from duologue.evaluation.socket_talker import SocketTalker
 
-        return SocketTalker(model, device=device, temperature=temperature), None, None
+        return SocketTalker(model, device=device, temperature=temperature, floor=floor), None, None
     from duologue.evaluation.coding import MimiCoder
     from duologue.evaluation.reading import Reader
     from duologue.evaluation.systems import ReferenceTalker, SessionTalker

@@ -35,11 +35,18 @@ class SocketTalker:
     """See the module."""
 
     def __init__(
-        self, model: str, *, device: str = "auto", temperature: float | None = None
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        temperature: float | None = None,
+        floor: bool | None = None,
     ) -> None:
-        """`temperature` is for text and audio; the model's own if None."""
+        """`temperature` is for text and audio, `floor` as in `SessionOptions`; the model's own if
+        None.
+        """
         self._settings = ServerSettings.model_validate(
-            {"model": model, "device": device, "sessions": 1}
+            {"model": model, "device": device, "sessions": 1, "floor": floor}
         )
         self._loaded = load(self._settings, {})
         folder = self._loaded.model.folder
@@ -48,7 +55,7 @@ class SocketTalker:
         if temperature is not None:
             self._parameters = {"text_temperature": temperature, "audio_temperature": temperature}
         self.name = f"{model}, over a socket"
-        self.fingerprint = f"socket {folder_fingerprint(folder.path)} {temperature}"
+        self.fingerprint = f"socket {folder_fingerprint(folder.path)} {temperature} floor {floor}"
 
     def converse(self, request: Request) -> Conversation:
         knowledge = request.knowledge

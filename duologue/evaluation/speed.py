@@ -45,7 +45,7 @@ def measure(
     import numpy as np
     import torch
 
-    key = key_of(VERSION, talker.fingerprint, seed, scenes, *split_key(split))
+    key = key_of(VERSION, talker.fingerprint, seed, scenes, _cpu(), *split_key(split))
     ledger = Ledger(out / "speed.jsonl", key)
     before = torch.get_num_threads()
     found: dict[int, dict[str, float]] = {}
@@ -103,15 +103,23 @@ def speed_figures(found: dict[int, dict[str, float]]) -> list[Figure]:
     return figures
 
 
-def machine() -> dict[str, Any]:
-    """What a report says about where it was made; no names."""
+def machine(device: str = "auto") -> dict[str, Any]:
+    """What a report says about where it was made, on a device that was asked for; no names."""
     import torch
 
     return {
         "cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(), "torch": torch.__version__,
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": _device(device),
     }  # fmt: skip
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _cpu() -> str:

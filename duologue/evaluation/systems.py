@@ -79,7 +79,8 @@ class SessionTalker:
         finds = ", finding the true references" if oracle else ""
         self.name = f"{moshi.model.name}, {ears}{finds}"
         kind = "oracle" if oracle else "session"
-        self.fingerprint = f"{kind} {model_fingerprint(moshi)} {sampling} floor {floor}"
+        device = moshi.model.device.type
+        self.fingerprint = f"{kind} {model_fingerprint(moshi)} {sampling} floor {floor} {device}"
 
     def converse(self, request: Request) -> Conversation:
         from duologue.session.core import FrameGiven, advance

@@ -150,7 +150,12 @@ def is_done(outputs: Outputs, run: Mapping[str, Any], recording: Recording) -> b
             f"{outputs.trace} was made differently ({', '.join(differing[:4])}); use --force to "
             "overwrite it, or another output folder"
         )
-    return outputs.wav.exists() and (outputs.stereo is None or outputs.stereo.exists())
+    return outputs.wav.exists() and (outputs.stereo is None or belongs(outputs.stereo, outputs.wav))
+
+
+def belongs(path: Path, wav: Path) -> bool:
+    """Whether a file is there and of the same result as a reply: those are written after it."""
+    return path.exists() and path.stat().st_mtime_ns >= wav.stat().st_mtime_ns
 
 
 def read_trace(path: Path) -> dict[str, Any]:

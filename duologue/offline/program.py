@@ -160,7 +160,7 @@ class _Run:
                         failed += 1
                         self.listener.failure(result.recording, result.error)
                     else:
-                        self._write(result, equipment)
+                        await self._write(result, equipment)
         return failed
 
     def _left_to_do(self) -> tuple[list[Recording], int]:
@@ -189,11 +189,12 @@ class _Run:
             self.listener.result(summarise(outputs, recording, trace, skipped=True))
         return todo, len(failed)
 
-    def _write(self, talked: Talked, equipment: Equipment) -> None:
+    async def _write(self, talked: Talked, equipment: Equipment) -> None:
+        """Beside the event loop: other conversations' lookups are timed on it."""
         recording = talked.recording
         outputs = self.plan.outputs(recording)
         trace = make_trace(
             talked, self.model, self.settings, self.runs[recording.name], equipment.notes
         )
-        write_results(outputs, talked, trace, self.sample_rate)
+        await asyncio.to_thread(write_results, outputs, talked, trace, self.sample_rate)
         self.listener.result(summarise(outputs, recording, trace, skipped=False))

@@ -16,7 +16,7 @@ import numpy as np
 
 from duologue.audio import read_audio, write_wav
 from duologue.checkpoints.save import write_json
-from duologue.offline.files import Outputs, Recording, read_trace
+from duologue.offline.files import Outputs, Recording, belongs, read_trace
 from duologue.offline.run import Talked
 from duologue.offline.timeline import draw_timeline
 from duologue.session.inputs import playable
@@ -48,7 +48,7 @@ def write_results(
 def complete_results(outputs: Outputs, recording: Recording, sample_rate: int) -> dict[str, Any]:
     """Draw the picture of a result that has none yet; returns its trace."""
     trace = read_trace(outputs.trace)
-    if outputs.picture is not None and not outputs.picture.exists():
+    if outputs.picture is not None and not belongs(outputs.picture, outputs.wav):
         model = read_audio(outputs.wav, sample_rate)
         user = playable(read_audio(recording.path, sample_rate))[: len(model)]
         user = np.pad(user, (0, len(model) - len(user)))

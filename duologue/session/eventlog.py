@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 LOG_VERSION = 1
 MAX_QUEUED_RECORDS = 2_048
+MAX_PARTS = 100
+"""Files of one session, which goes on in another after each restart."""
 _CLOSE_S = 5.0
 
 
@@ -119,13 +121,25 @@ class LogWriter:
         if name in self._failed:
             return
         if name not in self._files:
-            path = self._folder / f"{name}.jsonl"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._files[name] = os.fdopen(descriptor, "w", encoding="utf-8")
+            self._files[name] = os.fdopen(self._create(name), "w", encoding="utf-8")
         file = self._files[name]
         file.write(line)
         file.write("\n")
         file.flush()
+
+    def _create(self, name: str) -> int:
+        """A new file for a log; one that goes on where an earlier one ended gets a number."""
+        for number in range(1, MAX_PARTS):
+            part = name if number == 1 else f"{name}-{number}"
+            try:
+                return self._create_file(part)
+            except FileExistsError:
+                continue
+        return self._create_file(f"{name}-{MAX_PARTS}")
+
+    def _create_file(self, name: str) -> int:
+        path = self._folder / f"{name}.jsonl"
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def _shut(self, name: str) -> None:
         file = self._files.pop(name, None)

@@ -259,6 +259,22 @@ def test_what_is_done_is_left_out_and_the_rest_is_made(
     assert trace(one, "third")["run"]["settings"]["seed"] == 7
 
 
+def test_what_an_earlier_result_left_beside_it_is_not_taken_for_this_one(
+    model: Path, questions: Path, tmp_path: Path
+) -> None:
+    third = questions / "third.wav"
+    talk(third, "--seed", 1, "--stereo", model=model, out=tmp_path)
+    stereo = tmp_path / "third.stereo.wav"
+    old = stereo.read_bytes()
+    talk(third, "--seed", 2, "--force", model=model, out=tmp_path)
+    assert stereo.read_bytes() == old
+    talk(third, "--seed", 2, "--stereo", model=model, out=tmp_path)
+    assert stereo.read_bytes() != old
+    made = stereo.stat().st_mtime_ns
+    talk(third, "--seed", 2, "--stereo", model=model, out=tmp_path)
+    assert stereo.stat().st_mtime_ns == made, "what belongs to it stays"
+
+
 def test_an_interrupted_run_leaves_whole_results_and_goes_on(
     model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

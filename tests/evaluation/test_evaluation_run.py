@@ -40,6 +40,7 @@ from duologue.evaluation.talker import Conversation, Request
 from duologue.evaluation.words import spoken_words
 from duologue.retrieval import Outcome, RetrievalContext, Retrieved, Retriever, attempt
 from duologue.session.moshi import Moshi
+from duologue.stt.recogniser import Recogniser
 from duologue.synthesis.speaker import Speaker
 from duologue.synthesis.voices import WREN
 
@@ -252,6 +253,23 @@ def test_a_session_with_an_oracle_is_told_the_true_reference(
     references = {one.reference for one in talker.converse(short).lookups if one.reference}
     assert references == {made.knowledge.reference}
     assert not any(one.reference for one in plain.converse(short).lookups)
+
+
+def test_a_session_under_test_leans_to_the_names_of_the_files(tmp_path: Path) -> None:
+    """As a session that is opened with them does; the next one leans to nothing of them."""
+    facts = tmp_path / "facts.md"
+    facts.write_text("- The harbour of Kasobo is run by Irene Marok.\n")
+    quiet = np.zeros(24_000, np.float32)
+    with Moshi.from_pretrained("wren", device="cpu") as wren:
+        recogniser = wren.bank.recogniser
+        assert isinstance(recogniser, Recogniser)
+        SessionTalker(wren).converse(Request(quiet, Knowledge((facts,)), "user", 1))
+        assert recogniser.bias is not None
+        assert recogniser.bias.entries == 3
+        retriever = open_retriever(Knowledge((facts,)))
+        with wren.create_session(retriever=retriever, init_speaker="user"):
+            assert recogniser.bias is None
+        asyncio.run(retriever.aclose())
 
 
 def test_speed_is_measured_where_there_are_frames(moshi: Moshi, tmp_path: Path) -> None:

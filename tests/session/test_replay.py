@@ -333,3 +333,16 @@ def test_the_command_replays_and_judges(tmp_path: Path, monkeypatch: pytest.Monk
     assert bad.exit_code == 1
     assert "other bits" in bad.output
     torch.set_num_threads(1)
+
+
+def test_a_session_that_goes_on_elsewhere_has_a_log_of_its_own(tmp_path: Path) -> None:
+    """A restored session keeps its name, and the folder may have its first part."""
+    for part in ("first", "second", "third"):
+        writer = LogWriter(tmp_path)
+        writer.start()
+        log = SessionLog(writer, "talk", audio=False, max_bytes=1 << 20)
+        log.begin({"part": part})
+        writer.close()
+        assert writer.truncated == 0
+    parts = [lines(tmp_path / f"{name}.jsonl")[0]["part"] for name in ("talk", "talk-2", "talk-3")]
+    assert parts == ["first", "second", "third"]
