@@ -338,6 +338,26 @@ def translate(
 
 
 @app.command()
+def average(
+    models: Annotated[
+        list[Path],
+        typer.Argument(exists=True, file_okay=False, help="RUN/model of `train lm`, two or more."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write, for `train bundle --lm`.")],
+) -> None:
+    """Make one language model of several that began with the same weights: their mean.
+
+    Example:
+
+        duologue train average runs/lm-1/model runs/lm-2/model --out runs/mean
+    """
+    from duologue.training.averaging import average_folders
+
+    count = average_folders(models, out)
+    typer.echo(f"{out}: the mean of {len(models)} models, {count} tensors")
+
+
+@app.command()
 def bundle(
     lm: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="RUN/model of `train lm`.")
