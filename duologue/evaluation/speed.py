@@ -107,19 +107,13 @@ def machine(device: str = "auto") -> dict[str, Any]:
     """What a report says about where it was made, on a device that was asked for; no names."""
     import torch
 
+    from duologue.checkpoints.load import pick_device
+
     return {
         "cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(), "torch": torch.__version__,
-        "device": _device(device),
+        "device": str(pick_device(device)),
     }  # fmt: skip
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _cpu() -> str:

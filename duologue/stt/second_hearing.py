@@ -24,6 +24,7 @@ from torch import Tensor
 
 from duologue.checkpoints.tokenizer import WORD_START
 from duologue.stt.front_end import MelFrontEnd
+from duologue.stt.offline import frames_of, recognise
 from duologue.stt.ports import LocalRecogniser
 from duologue.stt.recogniser import Recogniser, RecogniserState
 
@@ -102,19 +103,10 @@ class SecondHearing:
         """The last `MAX_S` of a recording [T] at 24 kHz, one way for each speed."""
         recogniser, recorded = self._recogniser, pcm[-self.max_samples :]
         played = [torch.from_numpy(_at_speed(recorded, speed)) for speed in self._speeds]
-        size = recogniser.frame_size
-        frames = [-(-len(one) // size) + recogniser.flush_frames for one in played]
-        longest = max(frames)
-        sound = torch.stack(
-            [torch.nn.functional.pad(one, (0, longest * size - len(one))) for one in played]
-        )[:, None]
-        state, lengths = recogniser.init_state(len(played)), torch.tensor(frames)
-        encoded, drawn = [], []
-        for frame in range(longest):
-            heard = recogniser.encode(sound[..., frame * size : (frame + 1) * size], state)
-            encoded.append(heard)
-            drawn.append(recogniser.read(heard, state, lengths > frame).text)
-        tokens = torch.stack(drawn, dim=1)
+        frames = frames_of(recogniser, played, recogniser.flush_frames)
+        chunks = [*recognise(recogniser, played, frames, 1)]
+        encoded, drawn = zip(*chunks, strict=True)
+        tokens = torch.cat(drawn, dim=1)
         written = [
             self._words(row[:count]) for row, count in zip(tokens.tolist(), frames, strict=True)
         ]
@@ -175,7 +167,8 @@ class SecondHearing:
             likely = self._recogniser.follow(heard, fork, tokens).gather(1, tokens[:, None])
             gained = likely[:, 0].tolist()
             for number in going:
-                some[number].add(gained[number])
+                one = some[number]
+                one.add(gained[number], last=place + 1 == len(one.pieces))
 
     def _words(self, tokens: Sequence[int]) -> tuple[list[str], list[int]]:
         """What tokens say, and in which of them each word begins."""
@@ -227,13 +220,11 @@ class _Forced:
     of: _Weighed
     pieces: tuple[int, ...]
     sum: float = 0.0
-    place: int = 0
 
-    def add(self, gained: float) -> None:
+    def add(self, gained: float, *, last: bool) -> None:
         """Take the next piece's log-likelihood; the last one may make it the best spelling."""
         self.sum += gained
-        self.place += 1
-        if self.place == len(self.pieces) and self.sum > self.of.sum:
+        if last and self.sum > self.of.sum:
             self.of.sum, self.of.pieces = self.sum, len(self.pieces)
 
 

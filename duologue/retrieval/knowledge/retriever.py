@@ -127,14 +127,14 @@ class KnowledgeRetriever:
         return self._answer(context, question, hits), sure
 
     def _hearings(self, context: RetrievalContext, texts: Sequence[str]) -> list[_Hearing]:
-        hearings = []
-        for text in texts:
-            question, hits = self._search(context.heard_as(text)) if text else ("", ())
-            readings: Sequence[Reading] = ()
-            if question and not self._is_sure(hits):
-                readings = self.base.readings(question)
-            hearings.append(_Hearing(text, question, hits, readings))
-        return hearings
+        """Each text as a question; those that are heard alike are searched for once."""
+        known = {text: self._hearing(context, text) for text in dict.fromkeys(texts)}
+        return [known[text] for text in texts]
+
+    def _hearing(self, context: RetrievalContext, text: str) -> _Hearing:
+        question, hits = self._search(context.heard_as(text)) if text else ("", ())
+        unsure = question and not self._is_sure(hits)
+        return _Hearing(text, question, hits, self.base.readings(question) if unsure else ())
 
     def _look_up_together(
         self, context: RetrievalContext, hearings: Sequence[_Hearing]

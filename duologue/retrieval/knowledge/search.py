@@ -355,11 +355,12 @@ class Searcher:
         strange = subject.any() & (covered.max(axis=0, where=subject > 0, initial=0.0) == 0.0)
         order = np.argsort(-final, kind="stable")[: max(limit, NEIGHBOR_CANDIDATES)]
         foreign = np.zeros(len(top), np.bool_)
-        sometimes = np.array([0.0 if slot.always else 1.0 for slot in slots]) * question.untold
+        always = np.where([slot.always for slot in slots], question.untold, 0.0)
+        may_be_untold = not np.array_equal(always, question.untold)
         for column in order.tolist():
             heading, text = self._words_in(number, int(top[column]))
-            if sometimes.any() and tells_place(self.segments[number].texts[int(top[column])]):
-                untold[column] = (question.untold - sometimes) @ (1.0 - covered[:, column])
+            if may_be_untold and tells_place(self.segments[number].texts[int(top[column])]):
+                untold[column] = always @ (1.0 - covered[:, column])
             gain = _neighbors(heading + text, question.slot_of, worth)
             final[column] += self.tuning.neighbor_weight * gain
             foreign[column] = strange[column] or is_foreign(
