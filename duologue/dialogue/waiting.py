@@ -8,7 +8,7 @@ the last frame in which the user was heard speaking, and never longer than the f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from duologue.dialogue.checks import check_int, check_type
@@ -19,6 +19,10 @@ class WaitRule(Enum):
 
     FIXED = "fixed"
     CAUGHT_UP = "caught_up"
+
+
+LONGEST_STEPS = 20
+"""Frames that are waited for a recogniser's last word unless somebody asked for more."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class WaitRules:
         check_type(self, "rule", WaitRule)
         check_int(self, "steps", 0, 1_000)
         check_int(self, "stt_delay_frames", 0, 1_000)
+
+    def behind(self, stt_delay_frames: int) -> WaitRules:
+        """The same for a recogniser that is so far behind: who waits until it has caught up waits
+        long enough for its last word, where that comes within `LONGEST_STEPS`.
+        """
+        steps = self.steps
+        if self.rule is WaitRule.CAUGHT_UP and steps <= stt_delay_frames < LONGEST_STEPS:
+            steps = stt_delay_frames + 1
+        return replace(self, steps=steps, stt_delay_frames=stt_delay_frames)
 
     def is_over(self, trigger_frame: int, frame: int, listening: Listening) -> bool:
         """Say whether the lookup may start at the end of `frame`."""

@@ -141,8 +141,10 @@ def conversation_config(
     )
     retrieval = replace(config.retrieval, needs_words=not settings.use_gt_reference)
     if stt_delay_frames is not None:
-        wait = replace(retrieval.wait, stt_delay_frames=stt_delay_frames)
-        retrieval = replace(retrieval, wait=wait)
+        known = retrieval.wait.behind(stt_delay_frames)
+        if settings.stt_wait_s is not None:
+            known = replace(known, steps=retrieval.wait.steps)
+        retrieval = replace(retrieval, wait=known)
     return replace(config, turns=turns, retrieval=retrieval, max_frames=MAX_FRAMES, floor=floor)
 
 

@@ -71,8 +71,7 @@ def conversation(
     )
     retrieval = config.retrieval
     if stt_delay_frames is not None:
-        wait = replace(retrieval.wait, stt_delay_frames=stt_delay_frames)
-        retrieval = replace(retrieval, wait=wait)
+        retrieval = replace(retrieval, wait=retrieval.wait.behind(stt_delay_frames))
     limit = MAX_FRAMES if max_session_s is None else max(1, frames_covering(max_session_s))
     config = replace(config, retrieval=retrieval, max_frames=limit, floor=floor)
     return Conversation(config, latencies=latencies)

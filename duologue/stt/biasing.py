@@ -2,10 +2,10 @@
 
 The words' pieces form a trie. While a slot's last pieces lie on a path of it, the logits of the
 pieces that go on along the path get a bonus (shallow fusion; contextual biasing by a prefix trie,
-as in arXiv 1906.09292 and 2406.07096). Recognition is greedy and has one hypothesis, so a bonus is
-never taken back: beginning a word gets little of it and going on with one much, because a name's
-first piece is shared with common words and its later pieces hardly. When something is written
-stays the model's choice; the bonus only decides between pieces.
+as in arXiv 1906.09292 and 2406.07096). A bonus is never taken back: beginning a word gets little of
+it and going on with one much, because a name's first piece is shared with common words and its
+later pieces hardly. When something is written stays the model's choice; the bonus only decides
+between pieces.
 
 Where a slot stands is one number (`BiasState.node`); the trie is read-only and shared. The number
 names the trie too, so a vocabulary can be exchanged while conversations go on: a slot that stands
@@ -146,13 +146,26 @@ class BiasTrie:
         Where the model would write nothing, nothing is written.
         """
         likeliest = logits.argmax(dim=-1)
-        values, tokens = logits.float().topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
-        _, bonus = self._edge(self._place(state)[:, None], tokens)
-        gained = values + bonus * state.strength[:, None]
+        values, tokens, gained = self._gained(logits, state)
         best, place = gained.max(dim=-1, keepdim=True)
         # Without a gain this is the argmax itself, whichever of equal logits top-k puts first.
         leans = (best[:, 0] > values[:, 0]) & ~torch.isin(likeliest, self._silent)
         return torch.where(leans, tokens.gather(-1, place)[:, 0], likeliest)
+
+    def lean(self, logits: Tensor, state: BiasState) -> Tensor:
+        """Logits [B, classes] with each one's bonus, float32; rows of which nothing is likeliest
+        have none.
+        """
+        values, tokens, gained = self._gained(logits, state)
+        silent = torch.isin(logits.argmax(dim=-1), self._silent)
+        gained = torch.where(silent[:, None], values, gained)
+        return logits.float().scatter(-1, tokens, gained)
+
+    def _gained(self, logits: Tensor, state: BiasState) -> tuple[Tensor, Tensor, Tensor]:
+        """The `CANDIDATES` likeliest: their logits, tokens, and logits with the bonus."""
+        values, tokens = logits.float().topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
+        _, bonus = self._edge(self._place(state)[:, None], tokens)
+        return values, tokens, values + bonus * state.strength[:, None]
 
     def advance(self, token: Tensor, state: BiasState, active: Tensor | None) -> None:
         """Move the active slots on by the tokens [B] that were drawn."""

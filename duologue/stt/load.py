@@ -22,6 +22,7 @@ from duologue.mimi.codec import Mimi
 from duologue.moshi.lm import MoshiLM
 from duologue.runtime.choice import choose_front_end_runtime
 from duologue.stt import front_end_file
+from duologue.stt.beam import BeamConfig, BeamError
 from duologue.stt.biasing import BiasWeights
 from duologue.stt.front_end import FrontEndError, MelFrontEnd, MelFrontEndConfig
 from duologue.stt.recogniser import Recogniser
@@ -29,6 +30,8 @@ from duologue.stt.recogniser import Recogniser
 FOLDER = "stt"
 DEFAULT_DELAY_S = 0.5
 """Of models whose configuration does not say: the published 1B's."""
+BEAM = "beam"
+"""Entry of `stt_config`: how many hypotheses are followed (`BeamConfig`); without it one is."""
 
 
 def recogniser_folder(model: str | os.PathLike[str], revision: str | None = None) -> ModelFolder:
@@ -63,6 +66,7 @@ def load_recogniser(
     runtime: str = "auto",
     vocabulary: Iterable[str] | None = None,
     weights: BiasWeights | None = None,
+    searches: bool = True,
 ) -> Recogniser:
     """Load a recogniser.
 
@@ -73,6 +77,7 @@ def load_recogniser(
         codec: one that is loaded already. If it is the recogniser's own (same shape and weights),
             it is used in place of a second copy, and its codes can be given to `step`.
         vocabulary: words to lean towards, see `duologue.stt.biasing`.
+        searches: follow as many hypotheses as the model's folder says, rather than one.
 
     Raises:
         CheckpointError: names the file, and what is wrong.
@@ -87,7 +92,7 @@ def load_recogniser(
         choose_front_end_runtime(own, runtime)
     recogniser = Recogniser(
         lm, own, TextTokenizer(folder.tokenizer_path), delay_s=delay_s, prefix_s=prefix_s,
-        vocabulary=vocabulary, weights=weights,
+        vocabulary=vocabulary, weights=weights, beam=_beam(folder) if searches else None,
     )  # fmt: skip
     if codec is not None and recogniser.hears_codes_of(codec):
         recogniser.front_end = codec
@@ -113,6 +118,16 @@ def _codec(folder: ModelFolder, device: torch.device) -> Mimi:
     if not (where / folder.config.mimi_name).is_file() and where.name == FOLDER:
         where = where.parent
     return load_codec(where, device=device, num_codebooks=folder.config.num_codebooks)
+
+
+def _beam(folder: ModelFolder) -> BeamConfig | None:
+    described = folder.config.stt_config.get(BEAM)
+    if described is None:
+        return None
+    try:
+        return BeamConfig.from_dict(described)
+    except BeamError as error:
+        raise CheckpointError(f"{folder.path}: stt_config: {error}") from error
 
 
 def _timing(folder: ModelFolder) -> tuple[float, float]:

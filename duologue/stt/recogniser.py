@@ -6,6 +6,9 @@ published generator with its first frame given twice, so that no frame is lost).
 pauses. A frame is read as the codec's codes, by the published 1B and 2.6B models, or as the vector
 of a front end of the recogniser's own (`front_end`), by wren's.
 
+It may follow several hypotheses of what is being said (`duologue.stt.beam`), as wren's does; the
+published ones take the likeliest token of each step.
+
 Everything that a conversation is lies in `RecogniserState`. A fresh slot has read the initial
 column and the silence that the model wants before its audio; that is worked out once and copied
 into slots, so beginning a conversation costs no step and disturbs no other.
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +31,7 @@ from duologue.moshi.config import UNGENERATED
 from duologue.moshi.lm import MoshiLM, Reading
 from duologue.nn.state import State, assign_active, over_rows, tensor_field
 from duologue.nn.transformer import TransformerState
+from duologue.stt.beam import Beam, BeamConfig, BeamState, reorder
 from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
 from duologue.stt.front_end import FrontEnd, MelFrontEnd, MelFrontEndState
 from duologue.stt.ports import FRAME_SIZE, SAMPLE_RATE, Drawn
@@ -44,14 +48,17 @@ class RecogniserError(DuologueError, ValueError):
 
 @dataclass
 class RecogniserState(State):
-    """All that a conversation is to a recogniser."""
+    """All that a conversation is to a recogniser. Without a beam a slot has one row."""
 
     temporal: TransformerState
+    """One row for each hypothesis."""
     text: Tensor = tensor_field(0)
-    """int64 [B]: token drawn last, which the next step reads."""
+    """int64 [rows]: token drawn last, which the next step reads."""
     front_end: EncoderState | MelFrontEndState | None = None
     """`None` when it is given codes."""
     bias: BiasState | None = None
+    """One row for each hypothesis."""
+    beam: BeamState | None = None
 
 
 class Recogniser:
@@ -67,6 +74,7 @@ class Recogniser:
         prefix_s: float = 0.0,
         vocabulary: Iterable[str] | None = None,
         weights: BiasWeights | None = None,
+        beam: BeamConfig | None = None,
     ) -> None:
         """
         Args:
@@ -76,6 +84,7 @@ class Recogniser:
                 (`audio_silence_prefix_seconds`).
             vocabulary: words and phrases to lean towards, the most telling first; one that is
                 empty now may be set later, with `None` it never leans.
+            beam: follow several hypotheses; words then come so much later (`delay_s`).
 
         Raises:
             RecogniserError: the parts do not fit together.
@@ -84,9 +93,11 @@ class Recogniser:
         self.lm, self.tokenizer = lm, tokenizer
         self.front_end: FrontEnd = front_end
         self._reader = lm.reader()
-        self.delay_s = delay_s
+        self._model_delay_s = delay_s
         self.silent_tokens = frozenset({*CONTROL_TOKENS, lm.config.existing_text_padding_id})
         """Those that are no text."""
+        padding = lm.config.existing_text_padding_id
+        self.beam = None if beam is None else Beam(beam, self.silent_tokens, padding)
         self._leans = vocabulary is not None
         self.bias: BiasTrie | None = None
         self._weights = weights or BiasWeights()
@@ -124,9 +135,19 @@ class Recogniser:
         return self._leans
 
     @property
+    def wait_frames(self) -> int:
+        """Of the delay, the frames in which hypotheses stay open."""
+        return 0 if self.beam is None else self.beam.config.wait
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds by which words come after the audio."""
+        return self._model_delay_s + self.wait_frames / self.frame_rate
+
+    @property
     def delay_frames(self) -> int:
         """Frames by which words come after the audio: the first whole number not below."""
-        return math.ceil(self.delay_s * self.frame_rate)
+        return math.ceil(self._model_delay_s * self.frame_rate) + self.wait_frames
 
     @property
     def flush_frames(self) -> int:
@@ -151,11 +172,22 @@ class Recogniser:
             for name, weight in mine.state_dict().items()
         )
 
-    def init_state(self, batch_size: int, *, encodes: bool = True) -> RecogniserState:
-        """Fresh slots; with `encodes=False` for a recogniser that is given codes."""
-        state = self._fresh.select([0] * batch_size)
-        if not encodes:
-            state.front_end = None
+    def init_state(
+        self, batch_size: int, *, encodes: bool = True, searches: bool = True
+    ) -> RecogniserState:
+        """Fresh slots; with `encodes=False` for a recogniser that is given codes.
+
+        Args:
+            searches: whether each has a beam, if the recogniser has one. Without, text is not late
+                (`wait_frames`), and `follow` takes it.
+        """
+        rows = self.beam.config.width if self.beam is not None and searches else 1
+        state = self._fresh.select([0] * (batch_size * rows))
+        front_end = self._fresh.front_end
+        assert front_end is not None
+        state.front_end = front_end.select([0] * batch_size) if encodes else None
+        if self.beam is not None and searches:
+            state.beam = self.beam.fresh(batch_size, self.lm.device)
         return state
 
     def reset(self, state: RecogniserState, mask: Tensor | None = None) -> None:
@@ -163,15 +195,14 @@ class Recogniser:
 
         How strongly a slot is biased is a setting and stays.
         """
-        slots, fresh = state.slots, self._fresh.tensors()
+        fresh = self._fresh.tensors()
+        if self.beam is not None and state.beam is not None:
+            hypotheses = self.beam.fresh(1, self.lm.device).tensors()
+            fresh |= {f"beam.{path}": tensor for path, tensor in hypotheses.items()}
         for path, tensor in state.tensors().items():
             if path == "bias.strength":
                 continue
-            rows = fresh[path]
-            if rows.shape[0] == 1:
-                rows = rows.expand_as(tensor)
-            else:
-                rows = rows.repeat(slots, *([1] * (tensor.dim() - 1)))
+            rows = fresh[path].expand_as(tensor)
             assign_active(tensor, rows, None if mask is None else mask.to(tensor.device))
 
     @property
@@ -249,10 +280,18 @@ class Recogniser:
         if own is None:
             raise RecogniserError("to flush a state without a codec, give the codec's state")
         fork: Any = own.clone()
-        samples = self.flush_frames * self.frame_size
+        samples = (self.flush_frames - self.wait_frames) * self.frame_size
         silence = torch.zeros(state.slots, 1, samples, device=self.lm.device)
         encoded = self.front_end.encode_step(silence, fork, active, self.num_codebooks)
-        return [self.read(one, state, active) for one in encoded.split(1, dim=-1)]
+        drawn = [self.read(one, state, active) for one in encoded.split(1, dim=-1)]
+        if self.beam is not None and state.beam is not None:
+            # Nothing is to come that hypotheses should be kept open for.
+            last = drawn[-1]
+            drawn += [
+                replace(last, text=_of_active(text, active, UNGENERATED))
+                for text in self.beam.settle(state.beam, active)
+            ]
+        return drawn
 
     def assembler(self) -> WordAssembler:
         """Text of one conversation, from its first frame on."""
@@ -275,6 +314,9 @@ class Recogniser:
 
         Where a slot stands in the vocabulary is left as it is: it tells nothing of what was heard.
 
+        Args:
+            state: one without a beam (`init_state(..., searches=False)`).
+
         Returns:
             Log-probability of every text token, float32 [B, text classes].
         """
@@ -284,6 +326,9 @@ class Recogniser:
 
     def _hear(self, encoded: Tensor, state: RecogniserState, active: Tensor | None) -> Reading:
         lm, books = self.lm, self.num_codebooks
+        if self.beam is not None and state.beam is not None:
+            encoded = encoded.repeat_interleave(self.beam.config.width, 0)
+            active = self.beam.rows(state.beam, active)
         if encoded.is_floating_point():
             nothing = state.text.new_empty(len(encoded), 0, 1)
             return self._read_column(nothing, encoded.transpose(1, 2), state, active)
@@ -309,6 +354,8 @@ class Recogniser:
 
     def _draw(self, reading: Reading, state: RecogniserState, active: Tensor | None) -> Drawn:
         """The likeliest text token of each slot, with the vocabulary's help."""
+        if self.beam is not None and state.beam is not None:
+            return self._search(reading, state, self.beam, state.beam, active)
         logits = reading.text_logits
         trie = self.bias
         if trie is not None and state.bias is not None:
@@ -317,11 +364,38 @@ class Recogniser:
         else:
             text = logits.float().argmax(dim=-1)
         assign_active(state.text, text, active)
-        pause = self._pause(logits, reading.extra_heads)
-        if active is not None:
-            text = torch.where(active, text, UNGENERATED)
-            pause = torch.where(active, pause, math.nan)
-        return Drawn(text, pause, reading.z)
+        return self._drawn(text, self._pause(logits, reading.extra_heads), reading.z, active)
+
+    def _search(
+        self,
+        reading: Reading,
+        state: RecogniserState,
+        beam: Beam,
+        hypotheses: BeamState,
+        active: Tensor | None,
+    ) -> Drawn:
+        """Go on with the likeliest hypotheses."""
+        gains, trie = reading.text_logits.float().log_softmax(dim=-1), self.bias
+        if trie is not None and state.bias is not None:
+            gains = trie.lean(gains, state.bias)
+        advance = beam.advance(gains, hypotheses, active)
+        reorder(state.temporal, advance.parents)
+        if state.bias is not None:
+            reorder(state.bias, advance.parents)
+        tokens = advance.tokens.flatten()
+        assign_active(state.text, tokens, active)
+        if trie is not None and state.bias is not None:
+            of_rows = None if active is None else active.repeat_interleave(beam.config.width)
+            trie.advance(tokens, state.bias, of_rows)
+        first = torch.arange(len(hypotheses.scores), device=tokens.device) * beam.config.width
+        best = first + advance.parents[:, 0]
+        pause = self._pause(reading.text_logits, reading.extra_heads)
+        return self._drawn(advance.text, pause[best], reading.z[best], active)
+
+    def _drawn(self, text: Tensor, pause: Tensor, vector: Tensor, active: Tensor | None) -> Drawn:
+        return Drawn(
+            _of_active(text, active, UNGENERATED), _of_active(pause, active, math.nan), vector
+        )
 
     def _pause(self, logits: Tensor, extra: list[Tensor]) -> Tensor:
         """Probability that nothing is said for a while, [B]; NaN without heads."""
@@ -347,6 +421,10 @@ class Recogniser:
         if self._leans:  # only now: nothing has been heard that could be a name
             state.bias = BiasState.fresh(1, lm.device)
         return state
+
+
+def _of_active(value: Tensor, active: Tensor | None, otherwise: float) -> Tensor:
+    return value if active is None else torch.where(active, value, otherwise)
 
 
 def _check(

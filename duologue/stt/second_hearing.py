@@ -106,13 +106,16 @@ class SecondHearing:
         frames = frames_of(recogniser, played, recogniser.flush_frames)
         chunks = [*recognise(recogniser, played, frames, 1)]
         encoded, drawn = zip(*chunks, strict=True)
-        tokens = torch.cat(drawn, dim=1)
+        # With a beam, what is written in a frame comes out later.
+        wait = recogniser.wait_frames
+        tokens = torch.cat(drawn, dim=1)[:, wait:]
+        frames = [count - wait for count in frames]
         written = [
             self._words(row[:count]) for row, count in zip(tokens.tolist(), frames, strict=True)
         ]
         return Hearing(
             tuple(" ".join(words) for words, _ in written),
-            torch.cat(encoded, dim=-1),
+            torch.cat(encoded, dim=-1)[..., : max(frames)],
             # Nothing was drawn where a recording had ended already.
             tokens.clamp(min=0),
             tuple((*begins, count) for (_, begins), count in zip(written, frames, strict=True)),
@@ -131,7 +134,7 @@ class SecondHearing:
                 begin, one.end = begins[one.guess.first], begins[one.guess.last + 1]
                 one.begin, last = begin, max(last, one.end)
                 wanted[begin] += [_Forced(way, one, pieces) for pieces in self._spelt(one.guess)]
-        state = self._recogniser.init_state(len(hearing.texts), encodes=False)
+        state = self._recogniser.init_state(len(hearing.texts), encodes=False, searches=False)
         written = [torch.zeros(len(hearing.texts))]
         for frame in range(last):
             for first in range(0, len(wanted.get(frame, ())), MAX_ROWS):

@@ -33,6 +33,10 @@ LONGEST_WORD_S = 1.0
 """What the end of a word is taken to be when nothing follows it (published)."""
 
 
+_ROUNDING = 1e-6
+"""Of a frame: delays that are a whole number of frames are one."""
+
+
 class PieceStream(Protocol):
     """Text pieces of one stream, token by token."""
 
@@ -87,7 +91,7 @@ class WordAssembler:
         self._frame_rate = frame_rate
         self._silent = {*CONTROL_TOKENS, padding}
         delay = delay_s * frame_rate
-        self._delay_columns = math.ceil(delay)
+        self._delay_columns = math.ceil(delay - _ROUNDING)
         self._early = self._delay_columns - delay
         # Column 0 was drawn before any audio; the first push is column 1, for frame 0.
         self._state = AssemblerState(list(range(-self._delay_columns, 1)))

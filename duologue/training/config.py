@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ def shortened(config: T, factor: float) -> T:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
+    if isinstance(hint, UnionType):  # of one thing and None, which TOML has no word for
+        hint = next(one for one in hint.__args__ if one is not NoneType)
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TrainingConfigError(f"{place}: expected a table")

@@ -26,6 +26,8 @@ from duologue.training.lm_data import CutSequence, TranscriptionSampler
 USER_CHANNEL = 1
 _BLANK = -9.0
 """Log energy where nothing is left to hear."""
+_REGIONS_HZ = (200.0, 400.0, 750.0, 1300.0, 2000.0, 3000.0, 4500.0, 7000.0)
+"""Middles of what is moved and coloured as one: about a formant each."""
 _SILENCE = float(np.log(FLOOR))
 """That of no sound at all, as it follows a recording and flushes words out."""
 
@@ -39,6 +41,10 @@ class BendingConfig:
     formants: tuple[float, float] = (0.88, 1.14)
     """Stretch of the frequencies."""
     formant_share: float = 0.8
+    formant_shift: float = 0.09
+    """Most, in logarithms, that each region of the spectrum moves by itself: speakers differ in
+    single formants, not only in the length of the tract."""
+    formant_shift_share: float = 0.7
     gain: tuple[float, float] = (-2.5, 1.5)
     noise: tuple[float, float] = (-9.0, -3.0)
     """Level of a steady noise."""
@@ -46,6 +52,9 @@ class BendingConfig:
     tilt: float = 1.5
     """Most that the lowest bands may gain, and the highest lose, or the other way round."""
     tilt_share: float = 0.3
+    colour: float = 0.5
+    """Standard deviation of what each region gains or loses: microphones and larynxes."""
+    colour_share: float = 0.5
     blots: int = 2
     """So many groups of bands are blotted out, and one more stretch of time."""
     blot_bands: int = 12
@@ -140,11 +149,19 @@ def bend(
     """
     count, bands = spectra.shape
     rising = np.linspace(-1, 1, bands, dtype=np.float32)
+    moved = np.zeros(bands)
     if rng.random() < config.formant_share:
-        stretch = np.exp(rng.uniform(*np.log(config.formants)))
-        places = np.interp(centres * stretch, centres, np.arange(bands))
+        moved += rng.uniform(*np.log(config.formants))
+    if rng.random() < config.formant_shift_share:
+        shifts = rng.uniform(-config.formant_shift, config.formant_shift, len(_REGIONS_HZ))
+        moved += np.interp(centres, _REGIONS_HZ, shifts)
+    if moved.any():
+        places = np.interp(centres * np.exp(moved), centres, np.arange(bands))
         spectra = _between(spectra.T, places).T
     spectra = spectra + rng.uniform(*config.gain)
+    if rng.random() < config.colour_share:
+        gains = rng.normal(0, config.colour, len(_REGIONS_HZ))
+        spectra = spectra + np.interp(centres, _REGIONS_HZ, gains).astype(np.float32)
     if rng.random() < config.noise_share:
         colour = rng.uniform(-2, 1) * (rising + 1) / 2
         noise = rng.uniform(*config.noise) + colour + rng.normal(0, 0.6, spectra.shape)

@@ -9,7 +9,7 @@ end that is learnt with the rest (`duologue.stt.front_end`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.stt import front_end_file
+from duologue.stt.beam import BeamConfig
 from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
+from duologue.stt.load import BEAM
 from duologue.stt.recogniser import Recogniser
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.compiling import compiled
@@ -66,6 +68,8 @@ class STTTrainingConfig(LanguageTrainingConfig):
     """Shape of a front end of its own (`MelFrontEndConfig`); codes are heard without one."""
     bending: BendingConfig = field(default_factory=BendingConfig)
     """How what a front end hears is changed in passing."""
+    beam: BeamConfig | None = None
+    """How many hypotheses the exported model follows; one without."""
 
 
 class STTTask(LanguageTask):
@@ -225,6 +229,8 @@ class STTTask(LanguageTask):
         hearing: dict[str, Any] = {}
         if self.front_end is not None:
             hearing = {front_end_file.KEY: self.front_end.config.to_dict()}
+        if self.config.beam is not None:
+            hearing[BEAM] = asdict(self.config.beam)
         described = FolderConfig(
             self.lm.config, model_type="stt", mimi_name=CODEC_NAME,
             mimi_config_name=CODEC_CONFIG_NAME, tokenizer_name="tokenizer.model",

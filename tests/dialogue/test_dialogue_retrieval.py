@@ -367,6 +367,23 @@ def caught_up(steps: int = 12) -> WaitRules:
     return WaitRules(rule=WaitRule.CAUGHT_UP, steps=steps, stt_delay_frames=6)
 
 
+@pytest.mark.parametrize(
+    ("rule", "delay", "steps"),
+    [
+        (WaitRule.CAUGHT_UP, 6, 12),
+        (WaitRule.CAUGHT_UP, 12, 13),
+        (WaitRule.CAUGHT_UP, 16, 17),
+        (WaitRule.CAUGHT_UP, 19, 20),
+        (WaitRule.CAUGHT_UP, 31, 12),
+        (WaitRule.FIXED, 16, 12),
+    ],
+)
+def test_a_wait_is_long_enough_for_the_last_word(rule: WaitRule, delay: int, steps: int) -> None:
+    """Unless that comes so late that nobody would wait for it, or the wait is the published one."""
+    wait = WaitRules(rule=rule, steps=12).behind(delay)
+    assert (wait.rule, wait.steps, wait.stt_delay_frames) == (rule, steps, delay)
+
+
 @pytest.mark.parametrize(("silent", "waited"), [(0, 5), (2, 3), (5, 0), (30, 0)])
 def test_lookup_starts_when_the_stt_has_caught_up(silent: int, waited: int) -> None:
     talk = Talk.under(wait=caught_up())

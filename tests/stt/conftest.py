@@ -23,6 +23,7 @@ from duologue.mimi.config import (
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.nn.conv import CausalConv1d
+from duologue.stt.beam import BeamConfig
 from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
 from duologue.stt.recogniser import Recogniser
 
@@ -115,8 +116,20 @@ def of_spectra(tokenizer: TextTokenizer) -> Recogniser:
     return Recogniser(lm, front_end.eval().requires_grad_(False), tokenizer, delay_s=0.5)
 
 
-@pytest.fixture(scope="session", params=["codes", "spectra"])
+@pytest.fixture(scope="session")
+def searching(of_spectra: Recogniser, tokenizer: TextTokenizer) -> Recogniser:
+    """The same with three hypotheses, two frames late."""
+    front_end, beam = of_spectra.front_end, BeamConfig(3, 2, margin=8.0)
+    assert isinstance(front_end, MelFrontEnd)
+    return Recogniser(of_spectra.lm, front_end, tokenizer, delay_s=0.5, beam=beam)
+
+
+@pytest.fixture(scope="session", params=["codes", "spectra", "hypotheses"])
 def any_recogniser(
-    request: pytest.FixtureRequest, recogniser: Recogniser, of_spectra: Recogniser
+    request: pytest.FixtureRequest,
+    recogniser: Recogniser,
+    of_spectra: Recogniser,
+    searching: Recogniser,
 ) -> Recogniser:
-    return {"codes": recogniser, "spectra": of_spectra}[request.param]
+    known = {"codes": recogniser, "spectra": of_spectra, "hypotheses": searching}
+    return known[request.param]
