@@ -50,6 +50,25 @@ def book() -> KnowledgeRetriever:
     return KnowledgeRetriever(KnowledgeBase.from_files([documents_at("factbook")]))
 
 
+@pytest.mark.parametrize(
+    ("question", "reference"),
+    [
+        ("What do people in Kenya speak?", "The main language of Kenya is Swahili."),
+        (
+            "What do the people in Saint Lucia speak at home?",
+            "The main language of Saint Lucia is English.",
+        ),
+        ("How many people live in Spain?", "About forty eight million people live in Spain."),
+        ("Which continent is Saint Lucia in?", "Saint Lucia is in North America."),
+    ],
+)
+def test_nothing_else_is_told_beside_what_is_asked(
+    book: KnowledgeRetriever, question: str, reference: str
+) -> None:
+    """A model that is given two facts may tell the other one."""
+    assert book.look_up(RetrievalContext.from_question(question)).reference == reference
+
+
 @pytest.fixture(scope="module")
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnowledgeBase, list[str]]:
     """The fact book without a third of its countries, and the names of these."""

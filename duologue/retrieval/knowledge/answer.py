@@ -23,6 +23,9 @@ SECOND_HIT_SHARE = 0.8
 """A second passage is quoted too if its score is at least this share of the first one's."""
 SECOND_SENTENCE_SHARE = 0.6
 MIN_SENTENCE_WORDS = 3
+LEAST_OF_A_HEADING = 0.2
+"""What a heading must add to be spoken. A word tells one to six; likeness of words always tells
+something, were it a ten-thousandth."""
 
 _POINTS_BACK = frozenset(
     """
@@ -102,7 +105,8 @@ def _points_back(sentence: str) -> bool:
 def _needed_heading(weights: Weights, heading: str, told: Mapping[int, float]) -> str:
     """The innermost heading that says what was asked and the sentence does not."""
     for part in reversed(heading.split(" / ")):
-        if part and not part.endswith("?") and _added(told, _told(weights, part)) > 0:
+        added = _added(told, _told(weights, part))
+        if part and not part.endswith("?") and added > LEAST_OF_A_HEADING:
             return part
     return ""
 

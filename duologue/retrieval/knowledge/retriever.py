@@ -23,6 +23,7 @@ from duologue.retrieval.knowledge.followup import asks_nothing, completed, leans
 from duologue.retrieval.knowledge.mending import Reading
 from duologue.retrieval.knowledge.rehearing import Meanings, by_sound, placed, together
 from duologue.retrieval.knowledge.segment import IndexCorrupt
+from duologue.retrieval.knowledge.senses import senses_of
 from duologue.retrieval.protocol import (
     HearAgain,
     Outcome,
@@ -175,6 +176,7 @@ class KnowledgeRetriever:
         return _confidence(hits) >= self._min_confidence
 
     def _answer(self, context: RetrievalContext, question: str, hits: Sequence[Hit]) -> Retrieved:
+        hits = _of_what_is_asked(question, hits)
         confidence = _confidence(hits)
         if not self._is_sure(hits):
             return Retrieved(Outcome.EMPTY, backend=self.name, confidence=confidence)
@@ -199,6 +201,23 @@ class KnowledgeRetriever:
             self.base.refresh()
         except IndexCorrupt as error:
             logger.warning("the index was changed and cannot be read: %s", error)
+
+
+def _of_what_is_asked(question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
+    """Hits without what tells of something else than the one thing that is asked for: "people" are
+    in "what do the people of Peru speak", and in a passage on how many they are.
+    """
+    senses = senses_of([*words_of(question)])
+    if len(senses) != 1 or senses[0].probability < 1.0 or len(hits) < 2:
+        return hits
+    terms = {term for term, _ in senses[0].told}
+    first, second = hits[:2]
+    telling = [any(term_of(word) in terms for word in words_of(hit.text)) for hit in hits[:2]]
+    if telling == [True, False]:
+        return [first]
+    if telling == [False, True] and second.confidence > first.confidence:
+        return [second]
+    return hits
 
 
 class KnowledgeTool:
