@@ -89,7 +89,7 @@ Rows = AsyncIterator[dict[str, Any]]
 PUBLISHED_S = 1.4
 AIM_S = 0.25
 STT_DELAY_FRAMES = 12
-"""As wren's."""
+"""As that of wren's model, whose hypotheses stay open for four more."""
 WORD_FRAMES = 4
 """A word each 0.32 s."""
 PATIENCE_S = 20.0

@@ -50,7 +50,7 @@ from duologue.mimi.codec import Mimi
 from duologue.mimi.config import MimiConfig
 from duologue.moshi.lm import MoshiLM
 from duologue.nn.linear import QuantizedWeight
-from duologue.stt import front_end_file
+from duologue.stt import beam, front_end_file
 from duologue.stt.load import FOLDER as STT_FOLDER
 
 LAYOUTS = ("kyutai", "duologue", "transformers")
@@ -60,6 +60,9 @@ WIDE_DTYPE = torch.bfloat16
 """What integer weights become in a layout that has none."""
 _OUR_DRAWING = ("pooled_from_text", "quoting")
 """Of `lm_gen_config`: what the published programs do not know."""
+
+_OUR_HEARING = (beam.KEY,)
+"""Likewise of `stt_config`."""
 
 Progress = Callable[[str], None]
 
@@ -191,9 +194,11 @@ def _without_ours(
     """The same without what the published programs do not know."""
     config = folder.config
     drawn = {name: v for name, v in config.lm_gen_config.items() if name not in _OUR_DRAWING}
+    stt = {name: value for name, value in config.stt_config.items() if name not in _OUR_HEARING}
     config = replace(
-        config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn, heard_from=None
-    )
+        config, lm=replace(config.lm, heard_dim=None), lm_gen_config=drawn, heard_from=None,
+        stt_config=stt,
+    )  # fmt: skip
     folder = replace(folder, config=config)
     if lm.config.heard_dim is None:
         return folder, lm, weights

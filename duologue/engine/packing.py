@@ -19,7 +19,7 @@ from duologue.nn.transformer import TransformerState
 
 def pack_slot(state: State, slot: int) -> dict[str, Tensor]:
     """The slot's tensors by dotted path, copied to the CPU, with one leading row group each."""
-    used = dict(_ring_use(state, slot))
+    used = dict(_ring_use(state, slot, state.slots))
     packed = {}
     for path, tensor in state.tensors().items():
         part = _rows(tensor, slot, state.slots)
@@ -36,7 +36,7 @@ def unpack_slot(state: State, slot: int, packed: dict[str, Tensor]) -> None:
         StateError: the tensors are not those of such a slot; nothing has been changed.
     """
     mine = state.tensors()
-    rings = {path for path, _ in _ring_use(state, slot)}
+    rings = {path for path, _ in _ring_use(state, slot, state.slots)}
     _check_layout(mine, packed, rings, state.slots)
     for path, tensor in mine.items():
         target, source = _rows(tensor, slot, state.slots), packed[path].to(tensor.device)
@@ -54,7 +54,7 @@ def _rows(tensor: Tensor, slot: int, slots: int) -> Tensor:
     return tensor[slot * rows : (slot + 1) * rows]
 
 
-def _ring_use(state: State, slot: int, prefix: str = "") -> Iterator[tuple[str, int]]:
+def _ring_use(state: State, slot: int, slots: int, prefix: str = "") -> Iterator[tuple[str, int]]:
     """Path of each key/value ring in the tree, and how many of its entries the slot uses."""
     for name, value in vars(state).items():
         children = value if isinstance(value, list) else [value]
@@ -62,9 +62,10 @@ def _ring_use(state: State, slot: int, prefix: str = "") -> Iterator[tuple[str, 
             if not isinstance(child, State):
                 continue
             path = f"{prefix}{name}.{index}." if isinstance(value, list) else f"{prefix}{name}."
-            yield from _ring_use(child, slot, path)
+            yield from _ring_use(child, slot, slots, path)
     if isinstance(state, TransformerState):
-        seen = int(state.offset[slot])
+        # Rows of a slot may have come unequally far: hypotheses that are none stand still.
+        seen = int(_rows(state.offset, slot, slots).max())
         for index, layer in enumerate(state.layers):
             if isinstance(layer.cache, KVCache):
                 used = min(seen, layer.cache.keys.shape[2])

@@ -3,6 +3,8 @@
     ports.py       what the rest of the program relies on: Heard, Word, the two kinds of recogniser
     words.py       text tokens to words with times
     recogniser.py  the local model: batched, explicit state
+    beam.py        several hypotheses of what is being said
+    second_hearing.py   a question heard again, and what it may have been instead
     front_end.py   mel spectra and convolutions in place of a codec; front_end_file.py, on disk
     opening.py     which of all recognisers it is
     biasing.py     leaning towards a vocabulary

@@ -24,6 +24,8 @@ from torch import Tensor
 from duologue.errors import DuologueError
 from duologue.nn.state import State, assign_active, tensor_field
 
+KEY = "beam"
+"""Entry of `stt_config`: how many hypotheses are followed (`BeamConfig`); without it one is."""
 MAX_WIDTH = 64
 MAX_WAIT = 64
 _NEVER = -1e30
@@ -50,8 +52,9 @@ class BeamConfig:
     """Hypotheses that are so much less likely than the best are dropped: natural logarithms."""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.margin, int | float) and 0 < self.margin < -_NEVER):
-            raise BeamError(f"beam: margin {self.margin!r} is not a positive number")
+        margin = self.margin
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < 1e9:
+            raise BeamError(f"beam: margin {margin!r} is not a positive number")
         for name, most in (("width", MAX_WIDTH), ("wait", MAX_WAIT), ("candidates", MAX_WIDTH)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -64,6 +67,8 @@ class BeamConfig:
         Raises:
             BeamError: names what is wrong.
         """
+        if not isinstance(values, Mapping):
+            raise BeamError(f"beam: {values!r} is not a table")
         if unknown := values.keys() - {item.name for item in fields(cls)}:
             raise BeamError(f"beam: {sorted(unknown)[0]!r} is no entry")
         return cls(**values)
@@ -124,7 +129,7 @@ class Beam:
         slots, width = state.scores.shape
         number = min(self.config.candidates, gains.shape[-1])
         gained, tokens = gains.view(slots, width, -1).topk(number, dim=-1)
-        totals = (state.scores[..., None] + gained).flatten(1)
+        totals = (state.scores[..., None] + gained).flatten(1).nan_to_num(_NEVER, neginf=_NEVER)
         tokens = tokens.flatten(1)
         silent = torch.zeros_like(tokens, dtype=torch.bool)
         for token in self._silent:
@@ -143,6 +148,8 @@ class Beam:
         oldest = recent[..., 0]
         text = oldest[:, 0]
         alive = (oldest == text[:, None]) & (totals > totals[:, :1] - self.config.margin)
+        # The best one lives on even where numbers are none, and with it the slot.
+        alive[:, 0] = True
         # A row that is none stays where it is: nothing is to be copied for it.
         own = torch.arange(width, device=parents.device).expand_as(parents)
         parents = torch.where(alive, parents, own)

@@ -21,7 +21,7 @@ from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
 from duologue.moshi.lm import MoshiLM
 from duologue.runtime.choice import choose_front_end_runtime
-from duologue.stt import front_end_file
+from duologue.stt import beam, front_end_file
 from duologue.stt.beam import BeamConfig, BeamError
 from duologue.stt.biasing import BiasWeights
 from duologue.stt.front_end import FrontEndError, MelFrontEnd, MelFrontEndConfig
@@ -30,8 +30,6 @@ from duologue.stt.recogniser import Recogniser
 FOLDER = "stt"
 DEFAULT_DELAY_S = 0.5
 """Of models whose configuration does not say: the published 1B's."""
-BEAM = "beam"
-"""Entry of `stt_config`: how many hypotheses are followed (`BeamConfig`); without it one is."""
 
 
 def recogniser_folder(model: str | os.PathLike[str], revision: str | None = None) -> ModelFolder:
@@ -121,7 +119,7 @@ def _codec(folder: ModelFolder, device: torch.device) -> Mimi:
 
 
 def _beam(folder: ModelFolder) -> BeamConfig | None:
-    described = folder.config.stt_config.get(BEAM)
+    described = folder.config.stt_config.get(beam.KEY)
     if described is None:
         return None
     try:

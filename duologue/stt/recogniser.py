@@ -35,7 +35,7 @@ from duologue.stt.beam import Beam, BeamConfig, BeamState, reorder
 from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
 from duologue.stt.front_end import FrontEnd, MelFrontEnd, MelFrontEndState
 from duologue.stt.ports import FRAME_SIZE, SAMPLE_RATE, Drawn
-from duologue.stt.words import CONTROL_TOKENS, WordAssembler
+from duologue.stt.words import CONTROL_TOKENS, WordAssembler, frames_behind
 
 PAUSE_HEAD = 2
 """The published choice: no voice for two seconds. Models with fewer heads use their last."""
@@ -147,7 +147,7 @@ class Recogniser:
     @property
     def delay_frames(self) -> int:
         """Frames by which words come after the audio: the first whole number not below."""
-        return math.ceil(self._model_delay_s * self.frame_rate) + self.wait_frames
+        return frames_behind(self._model_delay_s, self.frame_rate) + self.wait_frames
 
     @property
     def flush_frames(self) -> int:
@@ -269,7 +269,8 @@ class Recogniser:
         active: Tensor | None = None,
         encoder: MimiState | EncoderState | None = None,
     ) -> list[Drawn]:
-        """Hear `flush_frames` of silence at once, so that all words so far come out.
+        """Hear silence for as long as the model is behind, so that all words so far come out:
+        `flush_frames` tokens, the last of which are those that a beam still owed.
 
         The codec itself hears no silence: the conversation's next frame follows its last.
 

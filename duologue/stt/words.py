@@ -29,12 +29,10 @@ INACTIVITY_FROM = 12
 """Pause estimates of so many first frames are not given out (published)."""
 MAX_WORD_CHARACTERS = 200
 """A longer word is cut in two."""
+_ROUNDING = 1e-6
+"""Of a frame: 0.56 s are seven frames, whatever the product of the two numbers is."""
 LONGEST_WORD_S = 1.0
 """What the end of a word is taken to be when nothing follows it (published)."""
-
-
-_ROUNDING = 1e-6
-"""Of a frame: delays that are a whole number of frames are one."""
 
 
 class PieceStream(Protocol):
@@ -75,6 +73,11 @@ class AssemblerState:
     """Byte tokens of a character that is not complete."""
 
 
+def frames_behind(delay_s: float, frame_rate: float) -> int:
+    """Columns of text by which words come after the audio: the first whole number not below."""
+    return math.ceil(delay_s * frame_rate - _ROUNDING)
+
+
 class WordAssembler:
     """Words of one conversation. Push one token for each step of the recogniser."""
 
@@ -91,7 +94,7 @@ class WordAssembler:
         self._frame_rate = frame_rate
         self._silent = {*CONTROL_TOKENS, padding}
         delay = delay_s * frame_rate
-        self._delay_columns = math.ceil(delay - _ROUNDING)
+        self._delay_columns = frames_behind(delay_s, frame_rate)
         self._early = self._delay_columns - delay
         # Column 0 was drawn before any audio; the first push is column 1, for frame 0.
         self._state = AssemblerState(list(range(-self._delay_columns, 1)))

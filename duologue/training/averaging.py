@@ -18,6 +18,7 @@ from torch import Tensor
 from duologue.checkpoints.errors import CheckpointError
 from duologue.checkpoints.folder import ModelFolder
 from duologue.checkpoints.load import load_codec
+from duologue.stt import front_end_file
 from duologue.training.encoded import codec_fingerprint
 
 LEAST_MODELS = 2
@@ -26,8 +27,8 @@ LEAST_MODELS = 2
 def average_folders(models: Sequence[Path], out: Path) -> int:
     """Write a model folder with the mean of the weights of several; returns how many tensors.
 
-    The language model's and its reference encoder's are averaged; everything else is the first
-    model's, whose codec must give the codes of all.
+    Language models are averaged with their reference encoders, recognisers with their front ends.
+    Everything else is the first model's; if it has a codec, that must give the codes of all.
 
     Raises:
         CheckpointError: fewer than two models, one that is no model folder, models that are not of
@@ -39,10 +40,8 @@ def average_folders(models: Sequence[Path], out: Path) -> int:
         raise CheckpointError(f"{out}: exists and is not empty")
     first = models[0]
     codec = ModelFolder.open(first).config.mimi_name
-    codes = [codec_fingerprint(load_codec(str(model), device="cpu")) for model in models]
-    for model, own in zip(models, codes, strict=True):
-        if own != codes[0]:
-            raise CheckpointError(f"{model}: its codes are not those of {first}")
+    if not (first / front_end_file.NAME).is_file():
+        _check_codes(models)
     files = [
         path.relative_to(first)
         for path in sorted(first.rglob("*.safetensors"))
@@ -55,6 +54,13 @@ def average_folders(models: Sequence[Path], out: Path) -> int:
     return sum(map(len, means.values()))
 
 
+def _check_codes(models: Sequence[Path]) -> None:
+    codes = [codec_fingerprint(load_codec(str(model), device="cpu")) for model in models]
+    for model, own in zip(models, codes, strict=True):
+        if own != codes[0]:
+            raise CheckpointError(f"{model}: its codes are not those of {models[0]}")
+
+
 def _mean(files: Sequence[Path]) -> dict[str, Tensor]:
     """Of each tensor that the files have; in the first one's type."""
     for file in files:
@@ -65,6 +71,14 @@ def _mean(files: Sequence[Path]) -> dict[str, Tensor]:
     for file, other in zip(files[1:], others, strict=True):
         if {name: tensor.shape for name, tensor in other.items()} != shapes:
             raise CheckpointError(f"{file}: not of the same tensors as {files[0]}")
+    for file, other in zip(files[1:], others, strict=True):
+        for name, tensor in first.items():
+            whole = not tensor.is_floating_point()
+            if (whole or tensor.dtype.itemsize == 1) and not torch.equal(tensor, other[name]):
+                raise CheckpointError(
+                    f"{file}: {name} has no fractions to average: take models as training wrote "
+                    "them, before `train bundle`"
+                )
     return {
         name: torch.stack([tensor.double(), *(other[name].double() for other in others)])
         .mean(dim=0)

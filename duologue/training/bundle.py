@@ -17,7 +17,8 @@ from duologue.stt import front_end_file
 from duologue.stt.load import FOLDER as STT_FOLDER
 from duologue.stt.load import load_recogniser, recogniser_folder
 from duologue.training.data import DataError
-from duologue.training.encoded import codec_fingerprint, weights_fingerprint
+from duologue.training.encoded import codec_fingerprint
+from duologue.training.heard import recogniser_fingerprint
 from duologue.training.language import CODEC_CONFIG_NAME, CODEC_NAME
 
 _KEPT = frozenset({"README.md"})
@@ -44,7 +45,7 @@ def bundle_model(
     if heard_from is not None and not any_recogniser:
         # As `train hear` loads it: a hash of weights is one of their representation, too.
         own = load_recogniser(stt, device="cpu")
-        if weights_fingerprint(own.lm) != heard_from:
+        if recogniser_fingerprint(own) != heard_from:
             raise DataError(
                 f"{lm} learnt to read what another recogniser than {stt} hears: have that one hear "
                 "the corpora (`train hear`) and train on, or say --any-recogniser"

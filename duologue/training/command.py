@@ -341,11 +341,16 @@ def translate(
 def average(
     models: Annotated[
         list[Path],
-        typer.Argument(exists=True, file_okay=False, help="RUN/model of `train lm`, two or more."),
+        typer.Argument(
+            exists=True,
+            file_okay=False,
+            help="RUN/model of `train lm` or `train stt`, two or more.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write, for `train bundle --lm`.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, for `train bundle`.")],
 ) -> None:
-    """Make one language model of several that began with the same weights: their mean.
+    """Make one language model, or one recogniser, of several that began with the same weights: their
+    mean.
 
     Example:
 

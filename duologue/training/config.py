@@ -73,8 +73,9 @@ def shortened(config: T, factor: float) -> T:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
-    if isinstance(hint, UnionType):  # of one thing and None, which TOML has no word for
-        hint = next(one for one in hint.__args__ if one is not NoneType)
+    if isinstance(hint, UnionType):  # with None, which TOML has no word for
+        kinds = [one for one in hint.__args__ if one is not NoneType]
+        hint = kinds[0] if len(kinds) == 1 else Any
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TrainingConfigError(f"{place}: expected a table")

@@ -27,6 +27,15 @@ _SILENCE_S = 4.0
 
 
 @torch.no_grad()
+def recogniser_fingerprint(recogniser: Recogniser) -> str:
+    """Short name of what vectors depend on: weights, and how many hypotheses are followed."""
+    name = weights_fingerprint(recogniser.lm)
+    if recogniser.beam is None:
+        return name
+    beam = recogniser.beam.config
+    return f"{name}-{beam.width}-{beam.wait}-{beam.candidates}-{beam.margin:g}"
+
+
 def hear_corpus(
     manifest: Path,
     codes: Path,
@@ -49,7 +58,7 @@ def hear_corpus(
         DataError: the corpus is not of this manifest, or was heard by another recogniser.
     """
     corpus = EncodedCorpus(codes)
-    fingerprint = weights_fingerprint(recogniser.lm)
+    fingerprint = recogniser_fingerprint(recogniser)
     if corpus.recogniser not in (None, fingerprint):
         if not renew:
             raise DataError(f"{codes}: was heard by another recogniser; --renew forgets that")

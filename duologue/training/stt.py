@@ -21,10 +21,9 @@ from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.mimi.codec import Mimi
 from duologue.moshi.config import LMConfig
 from duologue.moshi.lm import MoshiLM
-from duologue.stt import front_end_file
+from duologue.stt import beam, front_end_file
 from duologue.stt.beam import BeamConfig
 from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig
-from duologue.stt.load import BEAM
 from duologue.stt.recogniser import Recogniser
 from duologue.training.code_embeddings import begin_with_codebooks
 from duologue.training.compiling import compiled
@@ -230,7 +229,7 @@ class STTTask(LanguageTask):
         if self.front_end is not None:
             hearing = {front_end_file.KEY: self.front_end.config.to_dict()}
         if self.config.beam is not None:
-            hearing[BEAM] = asdict(self.config.beam)
+            hearing[beam.KEY] = asdict(self.config.beam)
         described = FolderConfig(
             self.lm.config, model_type="stt", mimi_name=CODEC_NAME,
             mimi_config_name=CODEC_CONFIG_NAME, tokenizer_name="tokenizer.model",

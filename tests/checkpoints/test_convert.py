@@ -163,8 +163,9 @@ def test_speech_to_text(tmp_path: Path) -> None:
     tensors = {k: v for k, v in golden_tensors("lm_stt").items() if not k.startswith("extra_heads")}
     delays = {"audio_delay_seconds": 0.5, "audio_silence_prefix_seconds": 0.0}
     source = whole_model(
-        tmp_path / "k", "lm_stt", extra_heads_num_heads=0, model_type="stt", stt_config=delays
-    )
+        tmp_path / "k", "lm_stt", extra_heads_num_heads=0, model_type="stt",
+        stt_config={**delays, "beam": {"width": 2}},
+    )  # fmt: skip
     save(source / "model.safetensors", tensors)
     there = quietly(source, tmp_path / "there", "transformers")
     written = tensors_of(there / "model.safetensors")

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from duologue.checkpoints.errors import CheckpointError
 from duologue.checkpoints.tokenizer import TextTokenizer
-from duologue.stt.beam import Beam, BeamConfig, BeamError, BeamState
+from duologue.engine.packing import pack_slot, unpack_slot
+from duologue.stt.beam import Beam, BeamConfig, BeamError, BeamState, reorder
+from duologue.stt.biasing import BiasWeights
 from duologue.stt.front_end import MelFrontEnd
 from duologue.stt.load import load_recogniser
 from duologue.stt.offline import transcribe
@@ -87,7 +90,7 @@ def search(beam: Beam, seeds: list[int], steps: int) -> tuple[list[list[int]], B
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.sampled_from([0.5, 3.0, 1e9]),
+    st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.sampled_from([0.5, 3.0, 1e6]),
     st.lists(st.integers(0, 10_000), min_size=1, max_size=3),
 )  # fmt: skip
 def test_tensors_search_as_lists_do(
@@ -202,10 +205,12 @@ def test_a_second_hearing_knows_when_pieces_were_written() -> None:
         ({"wait": 65}, "wait 65"),
         ({"candidates": 2.5}, "candidates 2.5"),
         ({"margin": 0}, "margin 0"),
+        ({"margin": True}, "margin True"),
+        (4, "4 is not a table"),
         ({"breadth": 4}, "'breadth' is no entry"),
     ],
 )
-def test_what_makes_no_sense_is_refused(block: dict[str, object], complaint: str) -> None:
+def test_what_makes_no_sense_is_refused(block: Any, complaint: str) -> None:
     with pytest.raises(BeamError, match=complaint):
         BeamConfig.from_dict(block)
 
@@ -230,3 +235,78 @@ def test_words_have_the_times_of_the_sound() -> None:
         assert heard.text == "What is the capital of France?"
         times = [word.start_s for word in heard.words]
         assert times == pytest.approx([word.start_s for word in said.words], abs=0.25)
+
+
+def test_a_packed_slot_goes_on_wherever_it_stood(searching: Recogniser) -> None:
+    """Its rows are several, and what the slots before it have heard does not matter."""
+    pcm = 0.3 * torch.randn(3, 1, 12 * 1920, generator=torch.Generator().manual_seed(8))
+    frames = pcm.split(1920, dim=-1)
+    state, other = searching.init_state(3), searching.init_state(2)
+    late = torch.tensor([False, True, True])
+    for place, frame in enumerate(frames[:8]):
+        searching.step(frame, state, late if place < 5 else None)
+    unpack_slot(other, 0, pack_slot(state, 1))
+    for frame in frames[8:]:
+        here = searching.step(frame, state)
+        there = searching.step(frame[[1, 0]], other, torch.tensor([True, False]))
+        assert here.text[1] == there.text[0]
+        assert torch.equal(here.vector[1], there.vector[0])
+
+
+def test_numbers_that_are_none_end_no_slot() -> None:
+    beam = Beam(BeamConfig(3, 1), SILENT, PAD)
+    state = beam.fresh(2)
+    broken = torch.stack([gains_of((1,), 5)] * 3 + [torch.full((CLASSES,), math.nan)] * 3)
+    beam.advance(broken, state, None)
+    sane = torch.stack([gains_of((2,), 5)] * 6)
+    beam.advance(sane, state, None)
+    assert state.scores.isfinite().all()
+    assert beam.rows(state, None).view(2, 3)[:, 0].all()
+    assert (beam.rows(state, None).view(2, 3).sum(1) > 1).all()
+
+
+def test_rows_are_copied_likewise_everywhere(searching: Recogniser) -> None:
+    """On a CPU only those that move, elsewhere all of them; here by hand."""
+    pcm = 0.3 * torch.randn(2, 1, 5 * 1920, generator=torch.Generator().manual_seed(9))
+    state = searching.init_state(2)
+    for frame in pcm.split(1920, dim=-1):
+        searching.step(frame, state)
+    parents = torch.tensor([[1, 0, 1], [0, 2, 2]])
+    expected = state.temporal.select([1, 0, 1, 3, 5, 5])
+    reorder(state.temporal, parents)
+    for path, tensor in state.temporal.tensors().items():
+        assert torch.equal(tensor, expected.tensors()[path]), path
+
+
+def test_a_vocabulary_sways_hypotheses_of_one_slot_alone(
+    of_spectra: Recogniser, tokenizer: TextTokenizer
+) -> None:
+    front_end = of_spectra.front_end
+    assert isinstance(front_end, MelFrontEnd)
+    pcm = 0.3 * torch.randn(2, 1, 12 * 1920, generator=torch.Generator().manual_seed(10))
+
+    def heard(vocabulary: tuple[str, ...], strength: float) -> tuple[Tensor, int]:
+        leaning = Recogniser(
+            of_spectra.lm, front_end, tokenizer, delay_s=0.5, beam=BeamConfig(3, 2, margin=8.0),
+            vocabulary=vocabulary, weights=BiasWeights(8.0, 8.0),
+        )  # fmt: skip
+        state = leaning.init_state(2)
+        leaning.set_strength(state, strength, torch.tensor([True, False]))
+        leaning.set_strength(state, 0.0, torch.tensor([False, True]))
+        drawn = [leaning.step(frame, state).text for frame in pcm.split(1920, dim=-1)]
+        assert state.bias is not None
+        saved = leaning.init_state(2)
+        saved.assign([0, 1], state.select([0, 1]))
+        assert torch.equal(saved.bias.node, state.bias.node)  # type: ignore[union-attr]
+        leaning.reset(state)
+        assert state.bias.strength.view(2, 3)[:, 0].tolist() == [strength, 0.0]
+        assert not state.bias.node.any()
+        return torch.stack(drawn, 1), len(state.bias.node)
+
+    plain, rows = heard((), 1.0)
+    assert rows == 6
+    names, _ = heard(("Canberra", "Newark"), 1.0)
+    weak, _ = heard(("Canberra", "Newark"), 0.0)
+    assert torch.equal(names[1], plain[1])
+    assert torch.equal(weak, plain)
+    assert not torch.equal(names[0], plain[0])

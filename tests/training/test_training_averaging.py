@@ -11,11 +11,14 @@ from safetensors.torch import load_file, save_file
 from support.folders import write_model
 from typer.testing import CliRunner
 
+import duologue
 from duologue.checkpoints.errors import CheckpointError
 from duologue.checkpoints.folder import ModelFolder
 from duologue.checkpoints.load import load_lm
 from duologue.cli.main import app
 from duologue.training.averaging import average_folders
+
+WREN = Path(duologue.__file__).parent / "models" / "wren"
 
 
 @pytest.fixture
@@ -70,3 +73,24 @@ def test_models_that_are_not_alike_have_none(models: list[Path], tmp_path: Path)
     with pytest.raises(CheckpointError, match="codes"):
         average_folders([models[0], models[2]], out)
     assert not out.exists()
+
+
+def test_recognisers_are_averaged_with_their_front_ends(tmp_path: Path) -> None:
+    """They have no codec to compare."""
+    models = [Path(shutil.copytree(WREN / "stt", tmp_path / name)) for name in ("one", "two")]
+    for number, model in enumerate(models):
+        for name in ("model", "front_end"):
+            save_file({"w": torch.full((3,), 2.0 * number)}, model / f"{name}.safetensors")
+    assert average_folders(models, tmp_path / "mean") == 2
+    for name in ("model", "front_end"):
+        assert load_file(tmp_path / "mean" / f"{name}.safetensors")["w"].tolist() == [1.0] * 3
+
+
+def test_bundled_models_are_refused(tmp_path: Path) -> None:
+    """Their weights are whole numbers, whose scales differ."""
+    models = [Path(shutil.copytree(WREN / "stt", tmp_path / name)) for name in ("one", "two")]
+    weights = load_file(models[1] / "model.safetensors")
+    name = next(name for name, weight in weights.items() if weight.dtype == torch.int8)
+    save_file({**weights, name: weights[name] + 1}, models[1] / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name} has no fractions to average"):
+        average_folders(models, tmp_path / "mean")

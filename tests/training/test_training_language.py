@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import duologue
 from duologue.audio.files import read_channels
@@ -31,12 +32,12 @@ from duologue.mimi.config import MimiConfig
 from duologue.moshi.config import LMConfig
 from duologue.moshi.embedding import TokenEmbedding
 from duologue.moshi.lm import MoshiLM
-from duologue.stt.front_end import MelFrontEnd
+from duologue.stt.front_end import MelFrontEnd, MelFrontEndConfig, band_centres
 from duologue.stt.load import load_recogniser
 from duologue.stt.recogniser import Recogniser
 from duologue.training.checkpoint import TrainingStateError, load_newest
 from duologue.training.code_embeddings import begin_with_codebooks
-from duologue.training.config import parse
+from duologue.training.config import TrainingConfigError, parse
 from duologue.training.data import DataError
 from duologue.training.duplex import REFERENCE, DuplexTask, DuplexTrainingConfig, load_duplex
 from duologue.training.encoded import (
@@ -52,7 +53,7 @@ from duologue.training.exercises import (
     SpokenPhones,
     rooms_of,
 )
-from duologue.training.heard import hear_corpus
+from duologue.training.heard import hear_corpus, recogniser_fingerprint
 from duologue.training.heard_pieces import HeardPieces, collect_pieces
 from duologue.training.language import Corpus
 from duologue.training.lm_data import (
@@ -67,6 +68,7 @@ from duologue.training.lm_data import (
 from duologue.training.lm_losses import audio_loss, delayed, hint_loss, pause_loss, text_loss
 from duologue.training.phones import PhoneSet
 from duologue.training.scripts import ScriptConfig, ScriptSampler
+from duologue.training.sound import BendingConfig, bend
 from duologue.training.stt import STTTask, STTTrainingConfig
 from duologue.training.text_stream import (
     END_OF_PADDING,
@@ -807,6 +809,53 @@ SPECTRA: dict[str, Any] = {
 def listening(dialogues: Path, tokenizer_file: Path, **changes: Any) -> STTTask:
     config = parse(STTTrainingConfig, {**copy.deepcopy(SPECTRA), **changes})
     return STTTask(config, [dialogues], None, tokenizer_file, torch.device("cpu"))
+
+
+def test_how_many_hypotheses_are_followed_is_shipped(
+    dialogues: Path, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    task = listening(dialogues, tokenizer_file, beam={"width": 3, "wait": 2})
+    task.export(tmp_path)
+    shipped, alone = (
+        load_recogniser(tmp_path / "model", device="cpu", searches=searches)
+        for searches in (True, False)
+    )
+    assert (shipped.wait_frames, alone.wait_frames) == (2, 0)
+    assert shipped.delay_s == pytest.approx(0.48 + 0.16)
+    with pytest.raises(TrainingConfigError, match="beam: width 0"):
+        listening(dialogues, tokenizer_file, beam={"width": 0})
+    # What a model is told depends on it.
+    names = [recogniser_fingerprint(one) for one in (shipped, alone)]
+    assert names[0] == f"{names[1]}-3-2-4-5"
+
+
+def test_regions_of_the_spectrum_move_and_change_by_themselves() -> None:
+    still = {
+        "tempo_share": 0.0, "formant_share": 0.0, "gain": (0.0, 0.0), "noise_share": 0.0,
+        "tilt_share": 0.0, "blots": 0, "formant_shift_share": 0.0, "colour_share": 0.0,
+        "blot_spectra": 1,
+    }  # fmt: skip
+    config = MelFrontEndConfig(dim=8)
+    centres = band_centres(config).numpy()
+    peaks = [10, 25, 45]
+    spectra = np.full((4, config.bands), -8.0, dtype=np.float32)
+    spectra[:, peaks] = 0.0
+
+    def bent(seed: int, **changes: Any) -> NDArray[np.float32]:
+        rng = np.random.default_rng(seed)
+        return bend(spectra, centres, BendingConfig(**{**still, **changes}), rng)
+
+    assert np.array_equal(bent(1), spectra)
+    moved = [bent(seed, formant_shift_share=1.0, formant_shift=0.09) for seed in range(20)]
+    found = np.array([[p - 5 + one[0][p - 5 : p + 6].argmax() for p in peaks] for one in moved])
+    shifts = found - peaks
+    assert np.abs(shifts).max() <= 4
+    assert (shifts.std(0) > 0.4).all()
+    assert np.abs(np.corrcoef(shifts.T)[0, 2]) < 0.8, "not all by the same"
+    coloured = bent(3, colour_share=1.0, colour=0.5) - spectra
+    assert np.ptp(coloured, axis=0) == pytest.approx(0.0, abs=1e-5)
+    assert 0.1 < coloured[0].std() < 1.5
+    assert np.abs(np.diff(coloured[0])).max() < 0.3, "smooth"
 
 
 def test_a_model_with_a_front_end_learns_from_recordings(
