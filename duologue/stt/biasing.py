@@ -2,10 +2,11 @@
 
 The words' pieces form a trie. While a slot's last pieces lie on a path of it, the logits of the
 pieces that go on along the path get a bonus (shallow fusion; contextual biasing by a prefix trie,
-as in arXiv 1906.09292 and 2406.07096). A bonus is never taken back: beginning a word gets little of
-it and going on with one much, because a name's first piece is shared with common words and its
-later pieces hardly. When something is written stays the model's choice; the bonus only decides
-between pieces.
+as in arXiv 1906.09292 and 2406.07096). Beginning a word gets little of it and going on with one
+much, because a name's first piece is shared with common words and its later pieces hardly. When
+something is written stays the model's choice; the bonus only decides between pieces. Who takes the
+likeliest piece never gives a bonus back. Of hypotheses that are weighed against each other, one
+that breaks a name off gives back all that it was lent for its beginning.
 
 Where a slot stands is one number (`BiasState.node`); the trie is read-only and shared. The number
 names the trie too, so a vocabulary can be exchanged while conversations go on: a slot that stands
@@ -52,6 +53,10 @@ class BiasWeights:
                 raise ValueError(f"BiasWeights.{name}: {value!r} is not between 0 and 20")
 
 
+AMONG_HYPOTHESES = BiasWeights(begin=0.0, proceed=0.5)
+"""Where several are followed, little is enough, and more does harm (`docs/stt.md`)."""
+
+
 @dataclass
 class BiasState(State):
     """Where each slot stands in the trie, and how strongly it is biased."""
@@ -60,12 +65,16 @@ class BiasState(State):
     """int64 [B], 0 between words."""
     strength: Tensor = tensor_field(KEEP)
     """float32 [B], a factor of the weights; 0 turns biasing off. A reset leaves it alone."""
+    lent: Tensor = tensor_field(0)
+    """float32 [B]: bonus of the entry that is being written; of hypotheses only."""
 
     @classmethod
     def fresh(cls, slots: int, device: torch.device | str = "cpu") -> Self:
         """Slots between words, biased with strength 1."""
         return cls(
-            torch.zeros(slots, dtype=torch.int64, device=device), torch.ones(slots, device=device)
+            torch.zeros(slots, dtype=torch.int64, device=device),
+            torch.ones(slots, device=device),
+            torch.zeros(slots, device=device),
         )
 
 
@@ -97,6 +106,7 @@ class BiasTrie:
         self.vocabulary = vocabulary = len(starts_word)
         edges: dict[int, int] = {}
         nodes = 1
+        ends = {0}
         self.entries = 0
         for sequence in islice(sequences, MAX_WORDS):
             if not 0 < len(sequence) <= MAX_PIECES:
@@ -107,6 +117,7 @@ class BiasTrie:
                 child = edges.setdefault(node * vocabulary + token, nodes)
                 nodes = max(nodes, child + 1)
                 node = child
+            ends.add(node)
         # An entry of several words waits at a word's end for its next word to begin.
         waits = torch.zeros(nodes, dtype=torch.bool)
         for key in edges:
@@ -120,6 +131,12 @@ class BiasTrie:
         self._bonus = torch.where(self._keys < vocabulary, weights.begin, weights.proceed)
         self._waits = waits.to(device)
         self._silent = torch.tensor(sorted(set(silent)), device=device)
+        self._ends = torch.zeros(nodes, dtype=torch.bool, device=device)
+        self._ends[sorted(ends)] = True
+        self._is_silent = torch.zeros(vocabulary, dtype=torch.bool, device=device)
+        self._is_silent[self._silent[self._silent < vocabulary]] = True
+        self._closes = self._is_silent | torch.tensor(list(starts_word), device=device)
+        """Tokens after which the entry before them is complete."""
 
     @classmethod
     def of_words(
@@ -146,26 +163,38 @@ class BiasTrie:
         Where the model would write nothing, nothing is written.
         """
         likeliest = logits.argmax(dim=-1)
-        values, tokens, gained = self._gained(logits, state)
+        values, tokens = logits.float().topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
+        _, bonus = self._edge(self._place(state)[:, None], tokens)
+        gained = values + bonus * state.strength[:, None]
         best, place = gained.max(dim=-1, keepdim=True)
         # Without a gain this is the argmax itself, whichever of equal logits top-k puts first.
         leans = (best[:, 0] > values[:, 0]) & ~torch.isin(likeliest, self._silent)
         return torch.where(leans, tokens.gather(-1, place)[:, 0], likeliest)
 
     def lean(self, logits: Tensor, state: BiasState) -> Tensor:
-        """Logits [B, classes] with each one's bonus, float32; rows of which nothing is likeliest
-        have none.
+        """Logits [B, classes] of hypotheses with each one's bonus, float32; tokens that break an
+        entry off give back what was lent for it. Rows of which nothing is likeliest get nothing.
         """
-        values, tokens, gained = self._gained(logits, state)
-        silent = torch.isin(logits.argmax(dim=-1), self._silent)
-        gained = torch.where(silent[:, None], values, gained)
-        return logits.float().scatter(-1, tokens, gained)
-
-    def _gained(self, logits: Tensor, state: BiasState) -> tuple[Tensor, Tensor, Tensor]:
-        """The `CANDIDATES` likeliest: their logits, tokens, and logits with the bonus."""
+        here = self._place(state)
+        kept = self._ends[here][:, None] & self._closes
+        kept |= self._waits[here][:, None] & self._is_silent
+        returned = logits.float() - torch.where(kept, 0.0, state.lent[:, None])
         values, tokens = logits.float().topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
-        _, bonus = self._edge(self._place(state)[:, None], tokens)
-        return values, tokens, values + bonus * state.strength[:, None]
+        child, bonus = self._edge(here[:, None], tokens)
+        silent = torch.isin(logits.argmax(dim=-1), self._silent)
+        bonus = bonus * torch.where(silent, 0.0, state.strength)[:, None]
+        gained = torch.where(child > 0, values + bonus, returned.gather(-1, tokens))
+        return returned.scatter(-1, tokens, gained)
+
+    def lend(self, token: Tensor, gained: Tensor, state: BiasState, active: Tensor | None) -> None:
+        """Keep account of what `lean` gave (or took) with the tokens [B] that were drawn; before
+        `advance`.
+        """
+        here = self._place(state)
+        child, _ = self._edge(here, token)
+        complete = self._ends[here] & self._closes[token] & (child == 0)
+        lent = torch.where(complete, 0.0, state.lent) + gained
+        assign_active(state.lent, lent, active)
 
     def advance(self, token: Tensor, state: BiasState, active: Tensor | None) -> None:
         """Move the active slots on by the tokens [B] that were drawn."""

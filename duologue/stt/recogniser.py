@@ -32,7 +32,7 @@ from duologue.moshi.lm import MoshiLM, Reading
 from duologue.nn.state import State, assign_active, over_rows, tensor_field
 from duologue.nn.transformer import TransformerState
 from duologue.stt.beam import Beam, BeamConfig, BeamState, reorder
-from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
+from duologue.stt.biasing import AMONG_HYPOTHESES, BiasState, BiasTrie, BiasWeights
 from duologue.stt.front_end import FrontEnd, MelFrontEnd, MelFrontEndState
 from duologue.stt.ports import FRAME_SIZE, SAMPLE_RATE, Drawn
 from duologue.stt.words import CONTROL_TOKENS, WordAssembler, frames_behind
@@ -100,7 +100,7 @@ class Recogniser:
         self.beam = None if beam is None else Beam(beam, self.silent_tokens, padding)
         self._leans = vocabulary is not None
         self.bias: BiasTrie | None = None
-        self._weights = weights or BiasWeights()
+        self._weights = weights or (BiasWeights() if beam is None else AMONG_HYPOTHESES)
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
         with torch.no_grad():
@@ -376,19 +376,23 @@ class Recogniser:
         active: Tensor | None,
     ) -> Drawn:
         """Go on with the likeliest hypotheses."""
-        gains, trie = reading.text_logits.float().log_softmax(dim=-1), self.bias
+        plain, trie = reading.text_logits.float().log_softmax(dim=-1), self.bias
+        gains = plain
         if trie is not None and state.bias is not None:
-            gains = trie.lean(gains, state.bias)
+            gains = trie.lean(plain, state.bias)
         advance = beam.advance(gains, hypotheses, active)
         reorder(state.temporal, advance.parents)
         if state.bias is not None:
             reorder(state.bias, advance.parents)
         tokens = advance.tokens.flatten()
         assign_active(state.text, tokens, active)
+        first = torch.arange(len(hypotheses.scores), device=tokens.device) * beam.config.width
         if trie is not None and state.bias is not None:
             of_rows = None if active is None else active.repeat_interleave(beam.config.width)
+            source = (first[:, None] + advance.parents).flatten()
+            gained = (gains - plain)[source].gather(-1, tokens[:, None])[:, 0]
+            trie.lend(tokens, gained, state.bias, of_rows)
             trie.advance(tokens, state.bias, of_rows)
-        first = torch.arange(len(hypotheses.scores), device=tokens.device) * beam.config.width
         best = first + advance.parents[:, 0]
         pause = self._pause(reading.text_logits, reading.extra_heads)
         return self._drawn(advance.text, pause[best], reading.z[best], active)

@@ -19,7 +19,7 @@ from duologue.checkpoints.errors import CheckpointError
 from duologue.checkpoints.tokenizer import TextTokenizer
 from duologue.engine.packing import pack_slot, unpack_slot
 from duologue.stt.beam import Beam, BeamConfig, BeamError, BeamState, reorder
-from duologue.stt.biasing import BiasWeights
+from duologue.stt.biasing import BiasState, BiasTrie, BiasWeights
 from duologue.stt.front_end import MelFrontEnd
 from duologue.stt.load import load_recogniser
 from duologue.stt.offline import transcribe
@@ -309,4 +309,45 @@ def test_a_vocabulary_sways_hypotheses_of_one_slot_alone(
     weak, _ = heard(("Canberra", "Newark"), 0.0)
     assert torch.equal(names[1], plain[1])
     assert torch.equal(weak, plain)
-    assert not torch.equal(names[0], plain[0])
+
+
+MARKS = (4, 6, 8)
+"""Tokens with which words begin."""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gained"),
+    [
+        ((4, 5, 7, PAD), 5.0),
+        ((4, 5, 7, 6), 5.0),
+        ((PAD, 4, 5, 7, PAD), 5.0),
+        ((4, 5, PAD), 0.0),
+        ((4, 5, 9, PAD), 0.0),
+        ((4, 5, 6, PAD), 0.0),
+        # "Newarks" is not "Newark".
+        ((4, 5, 7, 5, PAD), 0.0),
+        ((6, 5, PAD, 8, 9, PAD), 7.0),
+        # Nothing is lent for the first piece where another entry breaks off.
+        ((6, 5, PAD, PAD, 4, 5, 7, PAD), 4.0),
+        ((6, 5, PAD, 9), 0.0),
+        ((9, 9, PAD), 0.0),
+    ],
+)
+def test_what_an_entry_was_lent_is_its_own_when_it_is_complete(
+    tokens: tuple[int, ...], gained: float
+) -> None:
+    """Entries 4-5-7 and, of two words, 6-5 8-9; one for a beginning, two for going on."""
+    marks = [token in MARKS for token in range(10)]
+    trie = BiasTrie([(4, 5, 7), (6, 5, 8, 9)], marks, BiasWeights(1.0, 2.0), SILENT)
+    state, total = BiasState.fresh(2), 0.0
+    logits = torch.zeros(2, 10)
+    logits[:, 9] = 0.1  # something is written anyway
+    active = torch.tensor([True, False])
+    for token in tokens:
+        drawn = torch.tensor([token, token])
+        lent = (trie.lean(logits, state) - logits).gather(-1, drawn[:, None])[:, 0]
+        total += float(lent[0])
+        trie.lend(drawn, lent, state, active)
+        trie.advance(drawn, state, active)
+    assert total == pytest.approx(gained)
+    assert (int(state.node[1]), float(state.lent[1])) == (0, 0.0)
