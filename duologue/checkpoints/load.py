@@ -33,10 +33,22 @@ LARGE_MODEL = 10**9
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """`None` and "auto" take the first CUDA device if there is one, else the CPU."""
+    """`None` and "auto" take the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: this machine has no such device.
+    """
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)  # a device may have a name and yet not be there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise CheckpointError(
+            f"device {str(device)!r} is not on this machine; use auto, or one of {', '.join(there)}"
+        ) from error
+    return where
 
 
 def load_codec(
@@ -102,7 +114,7 @@ def load_lm(
     """
     if quantization not in (None, STORED, *QUANTIZATIONS):
         known = ", ".join((STORED, *QUANTIZATIONS))
-        raise ValueError(f"quantization: {quantization!r} is neither None nor one of {known}")
+        raise CheckpointError(f"quantization: {quantization!r} is none of {known}")
     folder = ModelFolder.open(_as_folder(resolve(model, revision)))
     where = pick_device(device)
     lm = build_lm(folder)

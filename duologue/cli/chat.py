@@ -17,9 +17,12 @@ from duologue.cli.options import DEFAULT_MODEL, Device, Force, Json, Model
 if TYPE_CHECKING:
     from duologue.client import Conversation, Event
     from duologue.client.chronicle import Chronicle
+    from duologue.client.recording import CutShort, Recorded
 
 TOKEN_VARIABLE = "DUOLOGUE_TOKEN"
 _WHERE, _FILES, _SESSION, _SOUND = "With whom", "Recordings", "Conversation", "Sound card"
+_OF_THE_SERVER_HERE = ("model", "device", "knowledge")
+_OF_ANOTHER_SERVER = ("ca", "fingerprint", "audio")
 
 
 def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -27,6 +30,7 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 
 def chat(
+    context: typer.Context,
     server: Annotated[
         str | None, _option(_WHERE, "A server's address; without it, one is started here.")
     ] = None,
@@ -55,7 +59,8 @@ def chat(
     force: Force = False,
     json_output: Json = False,
     audio: Annotated[
-        str, _option(_SESSION, "`opus`; `pcm16` or `pcmf32` with our servers. [opus]")
+        str,
+        _option(_SESSION, "With --server: `opus`; `pcm16` or `pcmf32` with our servers. [opus]"),
     ] = "opus",
     voice: Annotated[str | None, _option(_SESSION, "A voice of the server.")] = None,
     role: Annotated[str | None, _option(_SESSION, "Role text to begin with.")] = None,
@@ -87,6 +92,7 @@ def chat(
     if show_devices:
         typer.echo(list_devices())
         return
+    _check_flags(context, server)
     if (wav is None) != (out is None):
         raise DuologueError("--wav and --out belong together: what to play, where to write")
     asked = {
@@ -100,6 +106,20 @@ def chat(
         _play_recording(place, here, wav, out, tail, stereo, fast, force, json_output)
     else:
         _talk(place, here, input_device, output_device, json_output)
+
+
+def _check_flags(context: typer.Context, server: str | None) -> None:
+    """Refuse what would have no effect."""
+    from duologue.errors import DuologueError
+
+    idle = _OF_ANOTHER_SERVER if server is None else _OF_THE_SERVER_HERE
+    for name in idle:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if server is None:
+            raise DuologueError(f"--{name} is for another server; name it with --server")
+        raise DuologueError(f"--{name} is for a server started here; it does not go with --server")
 
 
 @dataclass(frozen=True)
@@ -167,10 +187,10 @@ def _play_recording(
 ) -> None:
     import asyncio
 
-    from duologue.audio import read_audio, write_wav
+    from duologue.audio import read_audio
     from duologue.cli.options import check_output
     from duologue.client.events import SAMPLE_RATE
-    from duologue.client.recording import MAX_RECORDING_S, Recorded, play
+    from duologue.client.recording import MAX_RECORDING_S, CutShort, play
 
     check_output(out, force)
     pcm = read_audio(wav, SAMPLE_RATE, max_seconds=MAX_RECORDING_S)
@@ -180,9 +200,28 @@ def _play_recording(
         async with conversation:
             return await play(conversation, pcm, tail_s=tail, fast=fast, on_event=script.show)
 
-    with place.conversation(here) as conversation:
-        recorded: Recorded = asyncio.run(converse(conversation))
-    script.finish(recorded.chronicle)
+    recorded: Recorded | None = None
+    fault: CutShort | None = None
+    try:
+        with place.conversation(here) as conversation:
+            try:
+                recorded = asyncio.run(converse(conversation))
+            except CutShort as error:
+                recorded, fault = error.recorded, error
+    finally:
+        # Also when a server of one's own fails: what was said until then is worth keeping.
+        if recorded is not None:
+            script.finish(recorded.chronicle)
+            _write(recorded, wav, out, stereo, json_output)
+    if fault is not None:
+        raise fault
+
+
+def _write(recorded: Recorded, wav: Path, out: Path, stereo: bool, json_output: bool) -> None:
+    """The reply's file, and a line about it."""
+    from duologue.audio import write_wav
+    from duologue.client.events import SAMPLE_RATE
+
     write_wav(out, recorded.stereo() if stereo else recorded.reply, SAMPLE_RATE)
     seconds = len(recorded.reply) / SAMPLE_RATE
     if json_output:
@@ -191,6 +230,8 @@ def _play_recording(
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
         typer.echo(f"{out}: {seconds:.2f} s" + ("" if recorded.complete else ", cut short"))
+    if lost_s := recorded.lost_s:
+        typer.secho(f"warning: a broken connection took {1000 * lost_s:.0f} ms", err=True)
     if dropped := recorded.chronicle.stats.dropped_ms:
         typer.secho(f"warning: the server lost {dropped:.0f} ms of the recording", err=True)
 

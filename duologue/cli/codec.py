@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from duologue.cli.options import DEFAULT_MODEL, Device, Force, Json, Model, Threads
+from duologue.cli.options import DEFAULT_MODEL, CodecModel, Device, Force, Json, Threads
 
 app = typer.Typer(help="Compress speech into codes, and bring it back.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ CHUNK_SECONDS = 10.0
 def encode(
     source: Annotated[Path, typer.Argument(help="Recording: WAV, FLAC, Ogg or MP3, any rate.")],
     target: Annotated[Path, typer.Argument(help="File of codes to write.")],
-    model: Model = DEFAULT_MODEL,
+    model: CodecModel = DEFAULT_MODEL,
     codebooks: Codebooks = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -82,7 +82,7 @@ def encode(
 def decode(
     source: Annotated[Path, typer.Argument(help="File of codes.")],
     target: Annotated[Path, typer.Argument(help="WAV file to write.")],
-    model: Model = DEFAULT_MODEL,
+    model: CodecModel = DEFAULT_MODEL,
     codebooks: Codebooks = None,
     device: Device = "auto",
     threads: Threads = None,

@@ -66,6 +66,7 @@ def add(
     from duologue.retrieval.settings import documents_at
 
     _refuse_a_file(index)
+    _refuse_an_index_of_nothing(documents, index)
     base = _base(index, embeddings)
     with nullcontext(None) if json_output else progress_bar() as progress:
         report = base.add(
@@ -238,7 +239,10 @@ def _base_or_documents(place: Path, embeddings: str | None) -> KnowledgeBase:
         return _base(place, embeddings)
     if not documents.exists():
         return _existing(place)
-    return KnowledgeBase.from_files([documents], embedder=_embedder(embeddings))
+    base = KnowledgeBase.from_files([documents], embedder=_embedder(embeddings))
+    if documents.is_dir() and not base.passages:
+        return _existing(place)
+    return base
 
 
 def _embedder(model: str | None) -> Embedder | None:
@@ -260,6 +264,17 @@ def _refuse_a_file(index: Path) -> None:
 
     if index.exists() and not index.is_dir():
         raise DuologueError(f"{index}: is a file; --index is a folder to keep the index in")
+
+
+def _refuse_an_index_of_nothing(documents: list[Path], index: Path) -> None:
+    """Adding to an index tells what is not there; none is begun for that alone."""
+    from duologue.errors import DuologueError
+    from duologue.retrieval.settings import documents_at
+
+    there = any(documents_at(path).exists() for path in documents)
+    if not there and not (index / INDEX_FILE).is_file():
+        gone = ", ".join(map(str, documents))
+        raise DuologueError(f"{gone}: no such file; there is nothing to begin an index with")
 
 
 def _added(report: AddReport, base: KnowledgeBase, index: Path) -> dict[str, Any]:

@@ -145,9 +145,11 @@ def main() -> None:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(EXIT_ERROR)
     except OSError as error:
-        if os.environ.get("DUOLOGUE_DEBUG") or error.filename is None:
+        if os.environ.get("DUOLOGUE_DEBUG") or error.strerror is None:
             raise
-        typer.secho(f"error: {error.filename}: {error.strerror}", err=True, fg="red")
+        # A full disk, for one, is told without the file.
+        place = "" if error.filename is None else f"{error.filename}: "
+        typer.secho(f"error: {place}{error.strerror}", err=True, fg="red")
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         typer.secho("interrupted", err=True)

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="A bundled model's name, a folder, a file, or a hub id.",
+        "--model", "-m", help="A bundled model's name, a folder, or a hub id.", show_default=True
+    ),
+]
+CodecModel = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A bundled model's name, a folder, a file of a codec, or a hub id.",
         show_default=True,
     ),
 ]  # fmt: skip

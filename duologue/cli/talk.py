@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from duologue.offline.program import Plan
 
 _MODEL, _DRAW, _TIME = "The model", "How it draws", "How long"
+MAX_RAG_TIMEOUT_S = 60.0
+"""`MAX_DEADLINE_S` of `retrieval.protocol`, which is not loaded for help."""
 _LOOK, _TURNS, _OUT = "Looking things up", "Turns", "What is written"
 
 
@@ -80,7 +82,13 @@ def talk(
     ] = False,
     rag_timeout: Annotated[
         float | None,
-        _flag(_LOOK, "Seconds for a lookup, 0 for no limit. [1.5; published: 10]", min=0.0),
+        _flag(
+            _LOOK,
+            "Seconds for a lookup; 0 for six minutes, each attempt 60 s at most. "
+            "[1.5; published: 10]",
+            min=0.0,
+            max=MAX_RAG_TIMEOUT_S,
+        ),
     ] = None,
     retrieval_delay: Annotated[
         float | None,

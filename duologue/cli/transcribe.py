@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,8 @@ def transcribe(
 ) -> None:
     """Write down what is said in recordings, word by word.
 
-    Times are in seconds, to 0.08 s; an end before a pause is an upper bound.
+    Times are in seconds, to 0.08 s; an end before a pause is an upper bound. Recordings that cannot
+    be read are named and left out, and end it with 2.
 
     Examples:
 
@@ -73,7 +75,8 @@ def transcribe(
         recognise, frame_size, batch = *_remote(words), 1
     else:
         recognise, frame_size = _local(model, device, quantization, words, threads)
-    for group in _batches(sources, batch, channel):
+    reading = _Reading(sources, channel)
+    for group in reading.batches(batch):
         began = time.perf_counter()
         results = _with_progress(group, recognise, frame_size, quiet=json_output)
         elapsed_s = time.perf_counter() - began
@@ -83,6 +86,8 @@ def transcribe(
                 typer.echo(json.dumps(_record(source, result, elapsed_s, total_s)))
             else:
                 typer.echo(_page(source, result))
+    if reading.failed:
+        raise typer.Exit(2)
 
 
 def _local(
@@ -125,10 +130,33 @@ def _remote(words: list[str]) -> tuple[Transcribe, int]:
     return recognise, FRAME_SIZE
 
 
-def _batches(sources: list[Path], size: int, channel: int | None) -> Iterator[Batch]:
-    """Recordings at 24 kHz, a few at a time."""
-    for start in range(0, len(sources), size):
-        yield [(source, _read(source, channel)) for source in sources[start : start + size]]
+class _Reading:
+    """Recordings at 24 kHz; tells which cannot be read, and counts them."""
+
+    def __init__(self, sources: list[Path], channel: int | None) -> None:
+        self._sources, self._channel = sources, channel
+        self.failed = 0
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """A few at a time."""
+        readable = self._read()
+        while group := list(islice(readable, size)):
+            yield group
+
+    def _read(self) -> Iterator[tuple[Path, Pcm]]:
+        from duologue.errors import DuologueError
+
+        for source in self._sources:
+            try:
+                pcm = _read(source, self._channel)
+            except (DuologueError, OSError) as error:
+                self.failed += 1
+                reason = getattr(error, "strerror", None) or str(error)
+                if source.name not in reason:
+                    reason = f"{source}: {reason}"
+                typer.secho(f"error: {reason}", err=True, fg="red")
+            else:
+                yield source, pcm
 
 
 def _read(source: Path, channel: int | None) -> Pcm:
@@ -170,8 +198,12 @@ def _lines(path: Path | None) -> list[str]:
 def _names(paths: list[Path]) -> list[str]:
     if not paths:
         return []
-    from duologue.retrieval.settings import open_knowledge
+    from duologue.errors import DuologueError
+    from duologue.retrieval.settings import documents_at, open_knowledge
 
+    for path in paths:
+        if not documents_at(path).exists():
+            raise DuologueError(f"{path}: there is no such file or folder")
     return list(open_knowledge(paths).vocabulary(MAX_VOCABULARY))
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from duologue.client.errors import ConnectionFailed
+from duologue.client.errors import ClientError, ConnectionFailed
 
 if TYPE_CHECKING:
     from duologue.server.assembly import Loaded
@@ -89,7 +89,8 @@ def own_server(
     """Address and token of a server that runs until the end.
 
     Raises:
-        ConnectionFailed: it did not start. Whatever else stopped it is raised as it is.
+        ConnectionFailed: it did not start. Whatever else stopped it, then or later, is raised as
+            it is, in place of what a client made of that.
     """
     from duologue.server.access import new_token
 
@@ -104,8 +105,15 @@ def own_server(
         raise here.error
     if not ports:
         raise ConnectionFailed("the server did not start")
+    lost: ClientError | None = None
     try:
         yield f"http://{HOST}:{ports[0]}", token
+    except ClientError as error:
+        lost = error
     finally:
         here.stop()
         thread.join(STOP_S)
+    if here.error is not None:
+        raise here.error from lost
+    if lost is not None:
+        raise lost

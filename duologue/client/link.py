@@ -38,6 +38,7 @@ PING_S = 10.0
 """A peer that answers no ping for so long is taken for lost."""
 CHAT_PATH = "/api/chat"
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+NO_ADDRESS = "a server's address looks like http://localhost:8998"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,14 @@ class Address:
         `http` addresses are a server's root, `/api/chat` is added; `ws` addresses with a path are
         taken as they are.
         """
-        parts = urlsplit(url.strip() if "://" in url else f"http://{url.strip()}")
-        if parts.scheme not in SCHEMES or not parts.hostname or "@" in parts.netloc:
-            raise ConnectionFailed("a server's address looks like http://localhost:8998")
+        try:
+            parts = urlsplit(url.strip() if "://" in url else f"http://{url.strip()}")
+            named = bool(parts.hostname) and parts.port != 0
+            (parts.hostname or "").encode("idna")  # as the look-up of its name does
+        except ValueError:
+            raise ConnectionFailed(NO_ADDRESS) from None
+        if parts.scheme not in SCHEMES or not named or "@" in parts.netloc:
+            raise ConnectionFailed(NO_ADDRESS)
         path = parts.path.rstrip("/")
         if not path.endswith(CHAT_PATH) and (parts.scheme.startswith("http") or not path):
             path += CHAT_PATH
@@ -112,8 +118,8 @@ async def open_link(
         raise _tls_failure(error, where) from None
     except TimeoutError:
         raise ConnectionFailed(f"{where} did not answer within {timeout_s:g} s") from None
-    except InvalidURI:
-        raise ConnectionFailed("a server's address looks like http://localhost:8998") from None
+    except (InvalidURI, UnicodeError):
+        raise ConnectionFailed(NO_ADDRESS) from None
     except (InvalidHandshake, EOFError):
         raise ConnectionFailed(
             f"{where} does not speak websocket; a server with TLS needs https://"

@@ -19,7 +19,7 @@ from rich.live import Live
 
 from duologue.client.conversation import Conversation
 from duologue.client.devices import SoundCard
-from duologue.client.errors import ConversationOver, Unsupported
+from duologue.client.errors import ClientError, ConversationOver
 from duologue.client.events import Interrupted, Opened, Resumed, Sound
 from duologue.client.keys import keys
 from duologue.client.levels import level_db
@@ -79,6 +79,7 @@ class Terminal:
                 if listening.done():
                     listening.result()
                 elif speaking.done():
+                    speaking.result()
                     await listening  # it knows why there is nobody to speak to
             finally:
                 for task in (*tasks, *self._commands):
@@ -105,10 +106,10 @@ class Terminal:
         async def ask() -> None:
             try:
                 await asked  # type: ignore[misc]
-            except Unsupported as error:
-                self.view.notice = str(error)
             except ConversationOver:
                 return
+            except ClientError as error:
+                self.view.notice = str(error)
 
         task = asyncio.create_task(ask())
         self._commands.add(task)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,10 +37,10 @@ from duologue.runtime.graph import CapturedFrames, EagerFrames, Recorder
 
 if TYPE_CHECKING:
     from duologue.conditioning.provider import Attributes
+    from duologue.mimi.codec import MimiState
     from duologue.moshi.lm import MoshiLM
     from duologue.moshi.sampling import Sampling
-    from duologue.nn.state import State
-    from duologue.stt.ports import LocalRecogniser
+    from duologue.stt.ports import Drawn, LocalRecogniser
 
 MAX_PROMPTS = 8
 """Prompted starts kept for the next session with the same prompt; the least recently used go."""
@@ -199,8 +199,14 @@ class SlotBank:
     @torch.no_grad()
     def look_ahead(self, slots: Collection[int]) -> dict[int, list[int]]:
         """What `flush` would give for some slots; recognition goes on as if nobody had asked."""
-        state = self.state.stt
-        return self._flushed(None if state is None else state.clone(), slots)
+        state, chosen = self.state.stt, sorted(slots)
+        if self.recogniser is None or state is None or not chosen:
+            return {}
+        encoder = self._encoder()
+        drawn = self.recogniser.flush(
+            state.select(chosen), None, None if encoder is None else encoder.select(chosen)
+        )
+        return dict(zip(chosen, _tokens(drawn), strict=True))
 
     @torch.no_grad()
     def flush(self, slots: Collection[int]) -> dict[int, list[int]]:
@@ -209,15 +215,15 @@ class SlotBank:
         Takes as many steps of the recogniser as it is behind, so live conversations have time for
         it only where these are quick (see `measure_flush`); empty without a recogniser.
         """
-        return self._flushed(self.state.stt, slots)
-
-    def _flushed(self, state: State | None, slots: Collection[int]) -> dict[int, list[int]]:
-        if self.recogniser is None or state is None or not slots:
+        if self.recogniser is None or self.state.stt is None or not slots:
             return {}
-        encoder = self.duplex.state.codec if self.frame.shares_codes else None
-        drawn = self.recogniser.flush(state, self._mask(*slots), encoder)
-        tokens = torch.stack([one.text for one in drawn], dim=1).cpu()
-        return {slot: tokens[slot].tolist() for slot in slots}
+        drawn = self.recogniser.flush(self.state.stt, self._mask(*slots), self._encoder())
+        tokens = _tokens(drawn)
+        return {slot: tokens[slot] for slot in slots}
+
+    def _encoder(self) -> MimiState | None:
+        """State of the codec whose codes the recogniser reads."""
+        return self.duplex.state.codec if self.frame.shares_codes else None
 
     # A slot's life.
 
@@ -321,6 +327,12 @@ class SlotBank:
         mask = torch.zeros(self.slots, dtype=torch.bool)
         mask[list(slots)] = True
         return mask.to(self.model.device)
+
+
+def _tokens(drawn: Sequence[Drawn]) -> list[list[int]]:
+    """Text tokens of each slot, in order."""
+    tokens: list[list[int]] = torch.stack([one.text for one in drawn], dim=1).cpu().tolist()
+    return tokens
 
 
 def speaker_condition(lm: MoshiLM, init_speaker: str) -> Attributes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duologue.cli.options import DEFAULT_MODEL, Device, Json, Model
+from duologue.cli.options import DEFAULT_MODEL, CodecModel, Device, Json, Model
 from duologue.evaluation.console import faults, finish, progress_bar
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def wren(
 
 @app.command()
 def codec(
-    model: Model = DEFAULT_MODEL,
+    model: CodecModel = DEFAULT_MODEL,
     out: Out = None,
     count: Annotated[int, typer.Option(min=2, help="Utterances.")] = 120,
     codebooks: Annotated[

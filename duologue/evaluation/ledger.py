@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -64,8 +65,9 @@ class Ledger:
     def _read(self, data: bytes) -> None:
         whole, _, rest = data.rpartition(b"\n")
         if rest:
-            # A line that was cut off by the end of the last run.
-            self._path.write_bytes(whole + b"\n" if whole else b"")
+            # A line that was cut off by the end of the last run. The others are not touched: if
+            # this run ends here too, they are still there.
+            os.truncate(self._path, len(whole) + 1 if whole else 0)
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry = json.loads(line)

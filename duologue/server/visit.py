@@ -29,6 +29,7 @@ from duologue.dialogue import (
     SelectBackend,
     SessionEnded,
 )
+from duologue.faults import fault
 from duologue.server.door import Answer, Door, Leave, Message, Nothing, Pcm, Samples
 from duologue.server.limits import Pace
 from duologue.server.metrics import ServerMetrics
@@ -125,7 +126,8 @@ class Visit:
         except* _Over as group:
             endings += [over.ending for over in _flat(group) if isinstance(over, _Over)]
         except* Exception as group:
-            logger.error("the visit failed", exc_info=group)
+            for error in _flat(group):
+                logger.error("the visit failed with %s", fault(error))
             endings.insert(0, Ending(FAILED, "internal error"))
         return endings[0]
 

@@ -19,9 +19,9 @@ from functools import partial
 from torch import Tensor
 
 from duologue.dialogue import Command, Control, End, EndReason, LatencyHistogram, Reply
-from duologue.engine.api import FRAME_S, EngineError, EngineSettings
+from duologue.engine.api import FRAME_S, EngineError, EngineFull, EngineSettings
 from duologue.engine.slots import SlotBank
-from duologue.engine.timing import Capacity, is_quick
+from duologue.engine.timing import RETRY_AFTER_S, Capacity, is_quick
 from duologue.faults import fault
 from duologue.session.core import FrameGiven, advance
 from duologue.session.figures import Figures
@@ -79,9 +79,13 @@ class Conductor:
             logger.info("recognition %s: catching up takes %.1f ms", how, flush_s * 1000)
 
     def take_slot(self) -> int:
-        """A free slot, for a seat that has been admitted."""
+        """A free slot, for a seat that has been admitted.
+
+        Raises:
+            EngineFull: the slots are still those of sessions that nobody counts any more.
+        """
         if not self._free:
-            raise EngineError("there is no free slot")
+            raise EngineFull("there is no free slot", RETRY_AFTER_S)
         return self._free.popleft()
 
     def give_slot(self, slot: int) -> None:
@@ -94,7 +98,13 @@ class Conductor:
         self._free.append(slot)
 
     def open(self, seat: Seat) -> None:
-        """Let a session in; its slot is made ready between steps, unless it brings a state."""
+        """Let a session in; its slot is made ready between steps, unless it brings a state.
+
+        Raises:
+            EngineError: its id is another session's; that one's slot would be lost.
+        """
+        if seat.id in self.seats:
+            raise EngineError(f"there is a session {seat.id} already")
         self.seats[seat.id] = seat
         self.figures.sessions_started += 1
         if seat.core.needs_start:
@@ -287,8 +297,9 @@ class Conductor:
 
     def _release(self, seat: Seat) -> None:
         """Give an ended session's slot back, fresh."""
-        if self.seats.pop(seat.id, None) is None:
+        if self.seats.get(seat.id) is not seat:
             return
+        del self.seats[seat.id]
         assert seat.end_reason is not None
         self.ended_by[seat.end_reason.value] += 1
         self.figures.input_frames_dropped += seat.input.dropped_frames

@@ -25,18 +25,19 @@ class RemoteHearing:
         self._pushed = 0
         self._wanted_from = 0
         """The stream's frame from which on words are wanted; 0 while all of them are."""
+        self._untold: tuple[Notice, ...] = ()
+        """That the stream is lost, until a frame is there to tell it with."""
 
     def __call__(self, frame: NDArray[np.float32]) -> Heard:
         if self._stream is None:
-            return Heard()
+            return self._lost()
         try:
             self._stream.push(frame)
             self._pushed += 1
             heard = self._wanted(self._stream.take())
         except Exception as error:
-            detail = f"speech recognition failed with {type(error).__name__}"
-            self._stream = None
-            return Heard(notices=(Notice(Link.LOST, detail),))
+            self._lose(error)
+            return self._lost()
         if heard.transcribed_frame is None or not self._first_frame:
             return heard
         return replace(heard, transcribed_frame=heard.transcribed_frame + self._first_frame)
@@ -47,13 +48,27 @@ class RemoteHearing:
 
     def flush(self) -> None:
         """Ask for the words of all audio so far: the model has just asked for knowledge."""
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        try:
             self._stream.flush()
+        except Exception as error:
+            self._lose(error)
 
     async def aclose(self) -> None:
         """End the connection."""
         self._stream = None
         await self._given.aclose()
+
+    def _lose(self, error: Exception) -> None:
+        self._stream = None
+        detail = f"speech recognition failed with {type(error).__name__}"
+        self._untold = (Notice(Link.LOST, detail),)
+
+    def _lost(self) -> Heard:
+        """What is heard without a stream: nothing, the first time that it is lost."""
+        notices, self._untold = self._untold, ()
+        return Heard(notices=notices)
 
     def _wanted(self, heard: Heard) -> Heard:
         """The same without words of before the reset, by their times if they have any."""

@@ -60,8 +60,7 @@ class InputQueue:
 
     def push(self, pcm: Samples, now_s: float) -> int:
         """Take samples [n]; returns how many were dropped, these or older ones."""
-        if pcm.ndim != 1:
-            raise ValueError(f"audio is pushed as samples [n], not {list(pcm.shape)}")
+        _check_shape(pcm)
         if self.closed:
             return len(pcm)
         size, room = self._frame_size, self._frame_size * (self._capacity + 1)
@@ -146,8 +145,13 @@ class InputQueue:
 
 
 def playable(pcm: Samples) -> Samples:
-    """float32 in [-1, 1]; samples that are not finite become silence."""
+    """float32 [n] in [-1, 1]; samples that are not finite become silence.
+
+    Raises:
+        ValueError: it is of another shape.
+    """
     pcm = np.asarray(pcm, np.float32)
+    _check_shape(pcm)
     if not np.isfinite(pcm).all():
         pcm = np.nan_to_num(pcm, nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(pcm, -1.0, 1.0)
@@ -169,3 +173,8 @@ def merge_heard(first: Heard | None, second: Heard | None) -> Heard | None:
         first.completed + second.completed,
         first.notices + second.notices,
     )
+
+
+def _check_shape(pcm: Samples) -> None:
+    if pcm.ndim != 1:
+        raise ValueError(f"audio is samples [n], not {list(pcm.shape)}")

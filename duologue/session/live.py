@@ -15,9 +15,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from duologue.dialogue import (
     Command,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 STOPPING = "the engine is stopping"
 NO_MODEL = "the model does not run"
 NO_ROLE = "the role has no effect: neither this model nor a retrieval back end takes one"
@@ -220,7 +222,7 @@ class Engine:
                 latencies=self._conductor.latencies,
             )
             id = secrets.token_hex(8)
-            seat = await self._on_thread(self._seating.seat, id, options, brain, setup)
+            seat = await self._seat(self._seating.seat, id, options, brain, setup)
             outside = self._let_in(seat, secrets.token_urlsafe(24), knowledge)
         await self._begin(outside, seat)
         if options.system_prompt and not self._takes_role:
@@ -238,7 +240,7 @@ class Engine:
             saved = await asyncio.to_thread(SessionSnapshot.from_bytes, snapshot)
             setup, knowledge = await self._read_files(replace(saved.options, seed=saved.seed))
             with self._name_for(saved) as (id, token):
-                seat = await self._on_thread(self._seating.seat_again, id, saved, setup)
+                seat = await self._seat(self._seating.seat_again, id, saved, setup)
                 outside = self._let_in(seat, token, knowledge)
         await self._begin(outside, seat, seat.core.brain.frame + 1)
         for command in saved.commands:
@@ -298,11 +300,10 @@ class Engine:
         """See `Session.close`."""
         if seat.ended:
             return
-        end = self._conductor.end, seat, EndReason.CLIENT_CLOSED, detail
-        try:
-            await self._on_thread(*end)
-        except EngineFull:
-            self._thread.post(*end)  # should it come back
+        # Posted, so that it ends whoever stops waiting, and when a thread that hangs comes back.
+        self._thread.post(self._conductor.end, seat, EndReason.CLIENT_CLOSED, detail)
+        with contextlib.suppress(EngineFull):
+            await self._on_thread(lambda: None)
 
     async def snapshot(self, seat: Seat, resume_token: str) -> bytes:
         """See `Session.snapshot`."""
@@ -467,11 +468,34 @@ class Engine:
         Raises:
             EngineFull: the thread hangs; what it has not begun by then is not done any more.
         """
-        if not self._thread.stalled:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STALL_S):
-                    return await asyncio.wrap_future(self._thread.submit(function, *arguments))
-        raise EngineFull(NO_MODEL, RETRY_AFTER_S)
+        return await self._result(self._submit(function, *arguments))
+
+    async def _seat(self, make: Callable[..., Seat], *arguments: Any) -> Seat:
+        """As `_on_thread`, for seats: one that is made when nobody waits any more is ended."""
+        making = self._submit(make, *arguments)
+        try:
+            return await self._result(making)
+        except BaseException:
+            making.cancel()  # what has not begun never does
+            making.add_done_callback(self._end_unclaimed)
+            raise
+
+    def _end_unclaimed(self, made: Future[Seat]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            end = self._conductor.end, made.result(), EndReason.CLIENT_CLOSED, "not let in"
+            self._thread.post(*end)
+
+    def _submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        if self._thread.stalled:
+            raise EngineFull(NO_MODEL, RETRY_AFTER_S)
+        return self._thread.submit(function, *arguments)
+
+    async def _result(self, future: Future[T]) -> T:
+        try:
+            async with asyncio.timeout(STALL_S):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise EngineFull(NO_MODEL, RETRY_AFTER_S) from None
 
     # What comes from the thread.
 

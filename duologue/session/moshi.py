@@ -15,6 +15,7 @@ event loop. Servers use `duologue.session.Engine`, which steps all its sessions 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -217,9 +218,19 @@ class MoshiSession:
         """Play a recording (float32 [T] at 24 kHz) to the model as the user's voice.
 
         The last frame is filled up with silence. Lookups take their measured time in frames, while
-        the model waits for them. The conversation goes on with the next call.
+        the model waits for them. The conversation goes on with the next call, also when this one
+        was interrupted (Ctrl-C), which leaves the frames that are not made yet unheard.
+
+        Raises:
+            ValueError: the recording is not of one channel [T].
         """
-        return self.moshi.thread.submit(self._process, playable(pcm)).result()
+        stopped = threading.Event()
+        playing = self.moshi.thread.submit(self._process, playable(pcm), stopped)
+        try:
+            return playing.result()
+        except BaseException:
+            stopped.set()
+            raise
 
     def stream(self) -> SessionStream:
         """Hold the conversation live; lookups run beside it."""
@@ -255,7 +266,7 @@ class MoshiSession:
         self.core.flushes = self.moshi.catches_up()
         return self.moshi.encoder()
 
-    def _process(self, pcm: NDArray[np.float32]) -> Reply:
+    def _process(self, pcm: NDArray[np.float32], stopped: threading.Event) -> Reply:
         self.core.check_open()
         core, size = self.core, self.core.bank.frame_size
         core.flushes = True
@@ -270,6 +281,8 @@ class MoshiSession:
         said = np.zeros_like(pcm)
         events: list[Event] = []
         for index, frame in enumerate(pcm.reshape(-1, size)):
+            if stopped.is_set():
+                break
             if core.needs_start:
                 for _ in core.prepare():
                     pass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +13,6 @@ import torch
 from duologue.dialogue import Conversation, LookupAnswered, SelectBackend
 from duologue.engine.api import EngineSettings, SessionOptions, SnapshotError
 from duologue.engine.slots import SlotSetup
-from duologue.nn.state import StateError
 from duologue.session.conductor import Conductor
 from duologue.session.core import ConversationCore
 from duologue.session.eventlog import LogWriter, SessionLog
@@ -20,7 +21,6 @@ from duologue.session.options import options_to_data
 from duologue.session.outputs import OutputQueue
 from duologue.session.seat import Seat
 from duologue.session.snapshot import SessionSnapshot
-from duologue.stt.words import AssemblerStateError
 
 
 class Seating:
@@ -41,10 +41,11 @@ class Seating:
 
     def seat(self, id: str, options: SessionOptions, brain: Conversation, setup: SlotSetup) -> Seat:
         """Let a new conversation begin."""
-        seat = self._make(id, options, brain, setup)
-        if seat.log is not None:
-            seat.log.begin({**self._header(seat), "brain": brain.snapshot()})
-        self._conductor.open(seat)
+        with self._slot() as slot:
+            seat = self._make(id, slot, options, brain, setup)
+            if seat.log is not None:
+                seat.log.begin({**self._header(seat), "brain": brain.snapshot()})
+            self._conductor.open(seat)
         if options.backend is not None:
             self._conductor.receive(seat, SelectBackend(options.backend))
         return seat
@@ -52,28 +53,25 @@ class Seating:
     def seat_again(self, id: str, snapshot: SessionSnapshot, setup: SlotSetup) -> Seat:
         """Let a conversation go on; what was under way outside is in `Seat.pending`.
 
+        Its id is a new one where somebody has it: an earlier try that nobody waited for.
+
         Raises:
-            SnapshotError: it is not one of this model's.
+            SnapshotError: it is not one of this model's, or not whole.
         """
         if snapshot.model != self._model:
             raise SnapshotError("this snapshot was taken with another model")
-        brain = Conversation.restore(snapshot.core["brain"])
-        seat = self._make(id, snapshot.options, brain, setup)
+        if id in self._conductor.seats:
+            id = secrets.token_hex(8)
         try:
-            seat.core.load(snapshot.core, snapshot.tensors)
-        except (StateError, AssemblerStateError, KeyError) as error:
-            self._conductor.give_slot(seat.core.slot)
+            with self._slot() as slot:
+                seat = self._load(id, slot, snapshot, setup)
+                # What has come counts; asking again would say it twice.
+                answered = [LookupAnswered(lookup, "") for lookup in snapshot.partly]
+                self._conductor.open(seat)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise SnapshotError(f"this snapshot does not fit the engine: {error}") from error
-        seat.attached = False  # it stands still until somebody is there to hear it
-        seat.input.load(snapshot.waiting, self._clock())
-        seat.output.put(snapshot.events)
-        if seat.log is not None:
-            blob = base64.b64encode(snapshot.to_bytes()).decode()
-            seat.log.begin({**self._header(seat), "snapshot": blob})
-        self._conductor.open(seat)
-        for lookup in snapshot.partly:
-            # What has come counts; asking again would say it twice.
-            self._conductor.receive(seat, LookupAnswered(lookup, ""))
+        for reply in answered:
+            self._conductor.receive(seat, reply)
         for command in snapshot.commands:
             seat.note_pending(command)
         return seat
@@ -103,13 +101,35 @@ class Seating:
             partly=sorted(seat.partly),
         )
 
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[int]:
+        """A slot, given back when whoever it was taken for is not let in."""
+        slot = self._conductor.take_slot()
+        try:
+            yield slot
+        except BaseException:
+            self._conductor.give_slot(slot)
+            raise
+
+    def _load(self, id: str, slot: int, snapshot: SessionSnapshot, setup: SlotSetup) -> Seat:
+        brain = Conversation.restore(snapshot.core["brain"])
+        seat = self._make(id, slot, snapshot.options, brain, setup)
+        seat.core.load(snapshot.core, snapshot.tensors)
+        seat.attached = False  # it stands still until somebody is there to hear it
+        seat.input.load(snapshot.waiting, self._clock())
+        seat.output.put(snapshot.events)
+        if seat.log is not None:
+            blob = base64.b64encode(snapshot.to_bytes()).decode()
+            seat.log.begin({**self._header(seat), "snapshot": blob})
+        return seat
+
     def _make(
-        self, id: str, options: SessionOptions, brain: Conversation, setup: SlotSetup
+        self, id: str, slot: int, options: SessionOptions, brain: Conversation, setup: SlotSetup
     ) -> Seat:
         settings, bank = self._settings, self._conductor.bank
         conductor = self._conductor
         core = ConversationCore(
-            bank, conductor.take_slot(), brain, setup,
+            bank, slot, brain, setup,
             flushes=conductor.flushes, keeps_frames=self._keeps_frames,
         )  # fmt: skip
         log = None

@@ -1,15 +1,17 @@
 """One conversation live, without a server: send audio, read events.
 
 Sending waits until the model has made its frames, which is all the pacing there is. Events wait in
-a bounded queue for their reader (see `outputs`); a reader that does not come loses audio.
+a bounded queue for their reader (see `outputs`); a reader that does not come loses audio, and when
+everything else fills the queue too, the conversation has failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -23,6 +25,8 @@ from duologue.dialogue import (
     Command,
     Control,
     EncodeReference,
+    End,
+    EndReason,
     Event,
     InjectReference,
     Output,
@@ -30,6 +34,8 @@ from duologue.dialogue import (
     StartLookup,
 )
 from duologue.encoder.ports import RowEncoder
+from duologue.engine.api import EngineError
+from duologue.faults import fault
 from duologue.session.core import ConversationCore, FrameGiven, advance
 from duologue.session.inputs import playable
 from duologue.session.lookups import Backends
@@ -37,6 +43,8 @@ from duologue.session.model_time import LoopThread
 from duologue.session.outputs import OutputQueue
 from duologue.session.questions import Rehearing
 from duologue.session.runtime import CommandRunner
+
+logger = logging.getLogger(__name__)
 
 MAX_EVENTS = 1_024
 """Events that wait for their reader: 80 s and more."""
@@ -90,7 +98,8 @@ class SessionStream:
         """The user's audio [n] at 24 kHz, any length; returns when its whole frames are made.
 
         Raises:
-            EngineError: the session is closed.
+            EngineError: the session is closed, or the conversation has ended.
+            ValueError: the audio is not of one channel [n].
         """
         size = self._core.bank.frame_size
         samples = np.concatenate([self._partial, playable(pcm)])
@@ -127,6 +136,8 @@ class SessionStream:
     def _frame(self, pcm: NDArray[np.float32]) -> None:
         core = self._core
         core.check_open()
+        if core.brain.ended:
+            raise EngineError("the conversation has ended; its last event says why")
         if core.needs_start:
             for _ in core.prepare():
                 pass
@@ -154,7 +165,9 @@ class SessionStream:
                     pass
                 case _:
                     events.append(output)
-        self._events.put(events)
+        if not self._events.put(events) and not self._core.brain.ended:
+            detail = f"the reader left {len(self._events)} events unread"
+            self._put(self._core.receive(End(EndReason.FAILED, detail)))
         with contextlib.suppress(RuntimeError):  # a late reply; the caller's loop is closed
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -163,7 +176,13 @@ class SessionStream:
         self._world.call(self._runner.carry_out, command)
 
     def _post(self, function: Callable[..., None], *arguments: object) -> None:
-        self._thread.submit(function, *arguments)
+        self._thread.submit(function, *arguments).add_done_callback(_report)
 
     async def _on_thread(self, function: Callable[..., None], *arguments: object) -> None:
         await asyncio.wrap_future(self._thread.submit(function, *arguments))
+
+
+def _report(done: Future[None]) -> None:
+    """Nobody waits for what is posted: what it raises is logged, without what was said."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("a reply failed with %s", fault(error))

@@ -349,8 +349,9 @@ def average(
     ],
     out: Annotated[Path, typer.Option(help="Folder to write, for `train bundle`.")],
 ) -> None:
-    """Make one language model, or one recogniser, of several that began with the same weights: their
-    mean.
+    """Make one model of several that began with the same weights: their mean.
+
+    Language models with their reference encoders, or recognisers.
 
     Example:
 

@@ -28,7 +28,7 @@ from support.checkpoint_writers import (
 )
 
 from duologue.checkpoints import CheckpointError
-from duologue.checkpoints.load import load_codec, load_lm
+from duologue.checkpoints.load import load_codec, load_lm, pick_device
 from duologue.checkpoints.tensorfile import MAX_HEADER_BYTES, open_tensors
 
 Change = Callable[[Tensors], Tensors]
@@ -291,3 +291,14 @@ def gguf_with(kind: int, dims: tuple[int, ...], start: int = 0, version: int = 3
 def test_gguf_that_cannot_be_read(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
         opened(tmp_path, data, "x.gguf")
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:x", "cuda:99"])
+def test_devices_that_are_not_there(device: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"{device}.*one of cpu"):
+        pick_device(device)
+
+
+def test_an_unknown_quantization_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'int3' is none of stored, int8, int4"):
+        load_lm(tmp_path, quantization="int3")

@@ -228,3 +228,31 @@ def test_the_best_number_of_threads_is_the_least_that_is_nearly_the_fastest() ->
     assert best(10.0, 6.0, 5.8) == 2
     assert best(10.0, 6.0, 3.0) == 4
     assert best() is None
+
+
+def test_a_full_disk_is_one_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("duologue.audio.write_wav", full)
+    codes = tmp_path / "question.codes"
+    duologue("codec", "encode", QUESTION, codes, "-m", model, "--threads", 1)
+    result = duologue("codec", "decode", codes, tmp_path / "x.wav", "-m", model, "--json", ok=False)
+    assert (result.returncode, result.stderr) == (2, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [(("chat",), False), (("transcribe",), False), (("codec", "encode"), True)]
+)
+def test_a_file_is_offered_as_a_model_where_it_is_one(
+    command: tuple[str, ...], file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = duologue(*command, "--help").stdout
+    assert ("a file of a codec" in text) is file
+    assert "a folder, a file, or" not in text

@@ -147,13 +147,19 @@ def test_faults_give_one_clear_line(shop: Path, tmp_path: Path) -> None:
         (("add", shop, "-i", shop / "menu.csv"), "is a file"),
         (("search", "x", "-i", "damaged"), "index.json"),
         (("search", "x", "-i", _picture(tmp_path)), "unknown kind .png"),
+        (("add", tmp_path / "typo"), "typo: no such file"),
+        (("search", "x"), "knowledge-index: no index"),
         (("add", shop, "--embeddings", "gone"), "embeddings"),
     ]
     for arguments, complaint in cases:
         result = knowledge(*arguments, code=2)
         assert result.stderr.startswith("error: "), result.stderr
         assert complaint in result.stderr.replace("\n", " "), result.stderr
+    assert not Path("knowledge-index").exists()
+    knowledge("add", tmp_path / "picture.png", code=1)
+    assert "knowledge-index: no index" in knowledge("search", "x", code=2).stderr
     knowledge("add", shop)
+    assert "typo: no such file" in knowledge("add", tmp_path / "typo", code=1).stderr
     with store.writing(Path("knowledge-index")):
         assert "another process" in knowledge("add", shop, code=2).stderr
 

@@ -421,6 +421,7 @@ def test_faults_are_told_before_anything_runs(model: Path, questions: Path, tmp_
         ((lone, questions / "third.wav", lone, "-o", out), "two recordings are called lone"),
         ((lone, "-o", out, "--rules", "mine"), "improved, published"),
         ((lone, "-o", out, "--cfg-coef", 2), "1.0"),
+        ((lone, "-o", out, "--rag-timeout", 61), "equal to 60"),
         ((lone, "-o", out, "--tail", 1, "--stop-on-end-of-input"), "give one"),
         ((lone, "-o", out, "--knowledge", tmp_path / "none.md"), "none.md: no such document"),
         ((lone, "-o", out, "--moshi-weight", tmp_path), "is not a file"),
@@ -432,3 +433,10 @@ def test_faults_are_told_before_anything_runs(model: Path, questions: Path, tmp_
         assert "Traceback" not in result.stderr
     assert lone.read_bytes()[:4] == b"RIFF"
     assert (taken / "lone.wav").read_bytes() == b"mine"
+
+
+def test_the_longest_lookup_is_that_of_the_back_ends() -> None:
+    from duologue.cli.talk import MAX_RAG_TIMEOUT_S
+    from duologue.retrieval.protocol import MAX_DEADLINE_S
+
+    assert MAX_RAG_TIMEOUT_S == MAX_DEADLINE_S

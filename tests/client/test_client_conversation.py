@@ -28,6 +28,7 @@ from duologue.client import (
     Unsupported,
     connect,
 )
+from duologue.client.link import Address, open_link
 from duologue.client.recording import play
 from duologue.dialogue import Role, SessionEnded, TextToken
 from duologue.engine.model import LoadedModel
@@ -151,6 +152,8 @@ def test_addresses_that_lead_nowhere(server: Running) -> None:
             await connect("localhost:9").__aenter__()
         with pytest.raises(ConnectionFailed, match="looks like"):
             connect("ftp://localhost")
+        with pytest.raises(ConnectionFailed, match="looks like"):
+            await open_link(Address("ws://a..example/api/chat"), {}, 1.0)
         with pytest.raises(ConnectionFailed, match="no server of conversations"):
             await connect(f"ws://127.0.0.1:{server.port}/nothing").__aenter__()
         with pytest.raises(TlsFailed, match="needs http"):

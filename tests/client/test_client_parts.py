@@ -53,7 +53,13 @@ def test_addresses_as_people_write_them(given: str, url: str, token: str | None)
     assert (address.url, address.token) == (url, token)
 
 
-@pytest.mark.parametrize("given", ["", "ftp://x", "http://user:word@x", "http://"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "", "ftp://x", "http://user:word@x", "http://", "http://localhost:99999", "host:notaport",
+        "[::1", "http://" + "a" * 64 + ".example", "http://a..example",
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_told(given: str) -> None:
     with pytest.raises(ConnectionFailed, match="looks like"):
         Address.parse(given)

@@ -20,9 +20,14 @@ from support.serving import PATIENCE_S, Running, run, speech
 from duologue.audio import read_audio, read_channels, write_wav
 from duologue.checkpoints.untrained import create_untrained
 from duologue.cli.main import main
-from duologue.client import connect
+from duologue.client import ConnectionFailed, connect
+from duologue.client.host import own_server
 from duologue.client.playout import Capture, Playout
 from duologue.client.terminal import Terminal
+from duologue.engine.model import LoadedModel
+from duologue.server.assembly import Loaded
+from duologue.server.serve import DrainingServer
+from duologue.server.settings import ServerSettings
 
 
 def duologue(*arguments: object) -> tuple[int, str, str]:
@@ -69,6 +74,12 @@ def test_faults_are_one_line(question: Path, tmp_path: Path) -> None:
     code, _, err = duologue("chat", "--server", "localhost:9")
     assert (code, err.startswith("error: ")) == (2, True)
     assert "--wav" in err, "without a sound card or a terminal there still is a way"
+    for idle in (("--model", "wren"), ("--device", "auto"), ("--knowledge", "none")):
+        code, _, err = duologue("chat", "--server", "localhost:9", *idle, *files)
+        assert (code, err.startswith(f"error: {idle[0]} is for a server started here")) == (2, True)
+    for idle in (("--audio", "opus"), ("--ca", question), ("--fingerprint", "00")):
+        code, _, err = duologue("chat", *idle, *files)
+        assert (code, err.startswith(f"error: {idle[0]} is for another server")) == (2, True)
 
 
 def test_a_recording_without_a_server(question: Path, tmp_path: Path) -> None:
@@ -154,3 +165,52 @@ def test_the_terminal_talks_and_is_left_as_it_was(server: Running, ending: str) 
 
     run(talk())
     assert screen.settings() == before
+
+
+def test_faults_of_speaking_and_of_commands_are_seen(server: Running) -> None:
+    screen, card = Screen(), Card()
+
+    async def talk() -> None:
+        async with connect(server.http, audio="pcmf32") as conversation:
+            terminal = Terminal(conversation, card, screen.console, key_descriptor=screen.far)
+
+            async def cannot(*_: object) -> None:
+                raise ConnectionFailed("too many commands wait")
+
+            async def broken(*_: object) -> None:
+                raise RuntimeError("no more samples")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(conversation, "interrupt", cannot)
+                patch.setattr(conversation, "send", broken)
+                talking = asyncio.create_task(terminal.run())
+                await asyncio.sleep(0)
+                terminal.press("i")
+                await until(lambda: terminal.view.notice == "too many commands wait")
+                card.hear(1)
+                with pytest.raises(RuntimeError, match="no more samples"):
+                    await asyncio.wait_for(talking, PATIENCE_S / 3)
+
+    run(talk())
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_why_ones_own_server_died_is_told(
+    noticed: bool, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the client knows only that nobody answers any more."""
+
+    async def die(self: DrainingServer, sockets: object) -> None:
+        await self._announce()
+        raise MemoryError("no more of it")
+
+    monkeypatch.setattr(DrainingServer, "serve", die)
+    settings = ServerSettings.model_validate({"sessions": 1, "knowledge": ()})
+
+    def converse() -> None:
+        with own_server(settings, Loaded(model, None), {}):
+            if noticed:
+                raise ConnectionFailed("nobody answers")
+
+    with pytest.raises(MemoryError, match="no more of it"):
+        converse()

@@ -177,6 +177,25 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
         Ledger(path, "key")
 
 
+def test_a_result_that_was_cut_off_costs_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written again that is whole: the run may end at that moment."""
+    path = tmp_path / "results.jsonl"
+    Ledger(path, "key").add("one", {"right": True})
+    whole = path.read_bytes()
+
+    def rewritten(*_: object) -> None:
+        raise AssertionError("a file of results was written anew")
+
+    monkeypatch.setattr(Path, "write_bytes", rewritten)
+    for cut in (b'{"id": "tw', b"{"):
+        with path.open("ab") as file:
+            file.write(cut)
+        assert Ledger(path, "key")["one"] == {"right": True}
+        assert path.read_bytes() == whole
+
+
 @pytest.fixture(scope="module")
 def moshi() -> Moshi:
     with Moshi(model(), encoder=Rows()) as found:

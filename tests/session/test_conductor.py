@@ -28,7 +28,8 @@ from duologue.dialogue import (
     Warning,
     WarningCode,
 )
-from duologue.engine.api import FRAME_S, EngineError, LatePolicy
+from duologue.engine.api import FRAME_S, EngineError, EngineFull, LatePolicy
+from duologue.session import seating
 from duologue.session.thread import TickThread
 
 AUDIO = frames_of(speech(60))
@@ -360,3 +361,28 @@ def test_rows_that_do_not_fit_fail_one_session() -> None:
     stage.conductor.receive(seat, ReferenceEncoded(1, 0, 2), torch.zeros(3, DIM))
     assert ended(stage.events(seat)).reason is EndReason.FAILED
     assert not other.ended
+
+
+def test_no_session_takes_anothers_id_and_no_slot_is_lost_by_that() -> None:
+    stage = Stage(2)
+    stage.open()
+    stage.opened = 0
+    with pytest.raises(EngineError, match="session-1"):
+        stage.open()
+    stage.opened = 1
+    stage.open()
+    with pytest.raises(EngineFull) as full:
+        stage.open()
+    assert full.value.retry_after_s > 0
+
+
+def test_a_seat_that_cannot_be_made_costs_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of order")
+
+    stage = Stage(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(seating, "ConversationCore", fail)
+        with pytest.raises(RuntimeError):
+            stage.open()
+    stage.open()

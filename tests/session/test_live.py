@@ -53,8 +53,9 @@ from duologue.engine.api import (
 )
 from duologue.session import Engine, Session, live
 from duologue.session import thread as tick
+from duologue.session.hearing import RemoteHearing
 from duologue.session.snapshot import SessionSnapshot
-from duologue.stt.ports import FRAME_RATE, Heard, Word
+from duologue.stt.ports import FRAME_RATE, Heard, Link, Notice, Word
 
 AUDIO = frames_of(speech(80))
 
@@ -615,5 +616,137 @@ def test_closing_while_the_slot_is_made_ready() -> None:
             while running.stats().in_use or running._conductor.seats:
                 await asyncio.sleep(0.002)
             await running.open()
+
+    run(test)
+
+
+class Slow:
+    """Does something when it is allowed to."""
+
+    def __init__(self, does: Callable[..., Any]) -> None:
+        self._does = does
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any) -> Any:
+        self.begun.set()
+        self.gate.wait(20)
+        return self._does(*given)
+
+
+def test_a_seat_that_nobody_waits_for_any_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            slow = Slow(running._seating.seat)
+            monkeypatch.setattr(running._seating, "seat", slow)
+            opening, later = (asyncio.create_task(running.open()) for _ in range(2))
+            with pytest.raises(EngineFull):
+                await later
+            await asyncio.to_thread(slow.begun.wait)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            slow.gate.set()
+            async with asyncio.timeout(20):
+                while running.stats().sessions_ended != {"client_closed": 1}:
+                    await asyncio.sleep(0.002)
+            await running.open()
+
+    run(test)
+
+
+def test_a_seat_that_was_not_begun_for_whoever_has_gone_is_never_made() -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            gate = threading.Event()
+            running._thread.post(gate.wait, 20)
+            opening = asyncio.create_task(running.open())
+            async with asyncio.timeout(20):
+                while not running._thread._work:
+                    await asyncio.sleep(0.002)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            gate.set()
+            await running.open()
+            assert running.stats().sessions_started == 1
+
+    run(test)
+
+
+def test_restoring_again_what_took_too_long_loses_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with engine() as first, engine() as running:
+            session = await first.open(SessionOptions(seed=3))
+            await talk(session, Reader(session), AUDIO[:2])
+            blob = await session.snapshot()
+            slow = Slow(running._seating.seat_again)
+            monkeypatch.setattr(running._seating, "seat_again", slow)
+            with monkeypatch.context() as patch:
+                patch.setattr(live, "STALL_S", 0.05)
+                with pytest.raises(EngineFull, match="does not run"):
+                    await running.restore(blob)
+            assert slow.begun.is_set()
+            again = asyncio.create_task(running.restore(blob))
+            async with asyncio.timeout(20):
+                while not running._thread._work:
+                    await asyncio.sleep(0.002)
+            slow.gate.set()
+            restored = await again
+            assert restored.resume_token == session.resume_token
+            async with asyncio.timeout(20):
+                while running.stats().sessions_ended != {"client_closed": 1}:
+                    await asyncio.sleep(0.002)
+            await running.open()
+            assert not running._conductor._free
+
+    run(test)
+
+
+def test_a_session_ends_whoever_stops_waiting_for_that() -> None:
+    async def test() -> None:
+        async with engine(slots=1) as running:
+            session = await running.open()
+            reader = Reader(session)
+            gate = threading.Event()
+            running._thread.post(gate.wait, 20)
+            closing = asyncio.create_task(session.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            gate.set()
+            async with asyncio.timeout(20):
+                assert (await reader.end()).reason is EndReason.CLIENT_CLOSED
+
+    run(test)
+
+
+class Unflushable(BabbleStream):
+    def flush(self) -> None:
+        raise ConnectionError("gone")
+
+
+class LosesFlushes(Babble):
+    async def open(self) -> BabbleStream:
+        self.streams.append(Unflushable(None))
+        return self.streams[-1]
+
+
+def test_recognition_that_fails_at_a_flush_is_told_and_harms_nobody() -> None:
+    async def test() -> None:
+        hearing = RemoteHearing(Unflushable(None))
+        hearing.flush()
+        (notice,) = hearing(AUDIO[0]).notices
+        assert notice == Notice(Link.LOST, "speech recognition failed with ConnectionError")
+        assert hearing(AUDIO[1]) == Heard()
+        async with engine(slots=1, world={"stt": LosesFlushes()}) as running:
+            failed: list[Any] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, told: failed.append(told))
+            session = await running.open(SessionOptions(seed=1))
+            reader = Reader(session)
+            await talk(session, reader, AUDIO[:40])
+            warnings = await reader.until(Warning)
+            assert warnings[0].code is WarningCode.STT_LOST
+            assert not failed
 
     run(test)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +18,24 @@ import duologue
 from duologue.checkpoints.untrained import create_untrained
 from duologue.dialogue import (
     AudioFrame,
+    EndReason,
     Event,
     Interrupt,
     LookupFailed,
     Report,
     RetrievalStarted,
     RetrievalSucceeded,
+    SessionEnded,
     StartLookup,
     WarningCode,
 )
 from duologue.engine import SlotBank
 from duologue.engine.api import EngineError, EngineFull, SessionOptions
+from duologue.session import stream as stream_module
 from duologue.session.core import ConversationCore, FrameGiven, advance
 from duologue.session.lookups import Backends
 from duologue.session.model_time import LoopThread, ModelTime
-from duologue.session.moshi import Moshi
+from duologue.session.moshi import Moshi, MoshiSession
 from duologue.session.options import conversation, slot_setup
 from duologue.stt.ports import Heard
 
@@ -65,6 +69,54 @@ def test_a_conversation_goes_on_over_calls(moshi: Moshi) -> None:
     said = [parts.process(part).pcm for part in (pcm[: 3 * 1920], pcm[3 * 1920 :])]
     assert np.array_equal(np.concatenate(said), whole.pcm)
     assert parts.transcript == whole.transcript
+
+
+def test_audio_of_another_shape_is_refused(moshi: Moshi) -> None:
+    pcm = speech(1)[None]
+
+    async def stream(session: MoshiSession) -> None:
+        async with session.stream() as live:
+            await live.send(pcm)
+
+    with moshi.create_session() as session:
+        with pytest.raises(ValueError, match=r"not \[1, 1920\]"):
+            session.process(pcm)
+        with pytest.raises(ValueError, match=r"not \[1, 1920\]"):
+            asyncio.run(stream(session))
+        assert session.core.brain.frame == -1
+
+
+def test_a_recording_that_is_interrupted_is_played_no_further(
+    moshi: Moshi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, played, noticed = moshi.create_session(), threading.Event(), threading.Event()
+    submit = moshi.thread.submit
+
+    def interrupted() -> None:
+        played.wait(20)
+        raise KeyboardInterrupt
+
+    def submitted(*given: Any) -> Any:
+        playing = submit(*given)
+        monkeypatch.setattr(playing, "result", interrupted)
+        return playing
+
+    def held(*given: Any) -> Any:
+        made = advance(*given)
+        played.set()
+        noticed.wait(20)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr("duologue.session.moshi.advance", held)
+        patch.setattr(moshi.thread, "submit", submitted)
+        with pytest.raises(KeyboardInterrupt):
+            session.process(speech(50))
+        noticed.set()
+        submit(lambda: None).result()
+    assert session.core.brain.frame == 0
+    session.process(speech(1))
+    assert session.core.brain.frame == 1
 
 
 def test_sessions_are_counted_and_come_back(moshi: Moshi) -> None:
@@ -215,6 +267,44 @@ def test_a_stream_looks_things_up_while_it_goes_on(moshi: Moshi) -> None:
     found = events[-1]
     assert isinstance(found, RetrievalSucceeded)
     assert found.text.startswith("the answer is number")
+
+
+def test_a_stream_that_nobody_reads_is_given_up(
+    moshi: Moshi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_EVENTS", 4)
+
+    async def stream() -> list[Event]:
+        async with moshi.create_session(seed=SEED).stream() as live:
+            with pytest.raises(EngineError, match="has ended"):
+                await live.send(speech(60))
+            return [event async for event in live]
+
+    events = asyncio.run(stream())
+    assert len(events) < 20
+    assert isinstance(events[-1], SessionEnded)
+    assert events[-1].reason is EndReason.FAILED
+    assert "unread" in events[-1].detail
+
+
+def test_a_reply_that_fails_is_logged_without_what_was_said(
+    moshi: Moshi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "my own words"
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(secret)
+
+    async def stream() -> None:
+        session = moshi.create_session()
+        async with session.stream() as live:
+            monkeypatch.setattr(session.core, "receive", fail)
+            live._post(live._receive, LookupFailed(1, "too late"))
+            await live._on_thread(lambda: None)
+
+    asyncio.run(stream())
+    assert "failed with RuntimeError" in caplog.text
+    assert secret not in caplog.text
 
 
 def test_an_untrained_folder_talks(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def test_samples_that_are_no_sound_become_silence() -> None:
     assert playable(given).tolist() == [0.0, 0.0, 0.0, 1.0, -1.0, 0.25]
     with pytest.raises(ValueError, match=r"\[n\]"):
         InputQueue(SIZE, 2).push(np.zeros((2, 2), np.float32), 0.0)
+    with pytest.raises(ValueError, match=r"\[n\], not \[1, 6\]"):
+        playable(given[None])
 
 
 def test_a_closed_queue_takes_nothing() -> None:

@@ -144,6 +144,33 @@ def test_a_snapshot_of_another_model_is_refused_and_costs_no_slot() -> None:
     other.open()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"core": {}},
+        {"core": None},
+        {"brain": None},
+        {"brain": {"version": "none"}},
+        {"text": 5},
+        {"texts": [[1]]},
+        {"waiting": np.zeros((2, 1920), np.float32)},
+        {"partly": None},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_snapshot_that_is_not_whole_costs_no_slot(wrong: dict[str, Any]) -> None:
+    stage, other = Stage(1), Stage(1)
+    seat = stage.open()
+    stage.talk({seat: AUDIO[0]})
+    saved = again(stage, seat)
+    if not hasattr(saved, next(iter(wrong))):
+        wrong = {"core": {**saved.core, **wrong}}
+    with pytest.raises(SnapshotError):
+        other.seating.seat_again("broken", replace(saved, **wrong), seat.core.setup)
+    assert not other.conductor.seats
+    other.reopen(saved)
+
+
 def test_an_ended_session_has_no_snapshot() -> None:
     stage = Stage(1)
     seat = stage.open()

@@ -203,3 +203,31 @@ def test_asking_a_service(
     assert service.requests[0]["kyutai-api-key"] == "public_token"
     monkeypatch.delenv("STT_URL")
     assert "STT_URL" in duologue("transcribe", path, "--service", ok=False)[1]
+
+
+def test_a_recording_that_cannot_be_read_ends_no_others(
+    folder: Path, recordings: list[Path], tmp_path: Path
+) -> None:
+    noise, gone = tmp_path / "noise.wav", tmp_path / "gone.wav"
+    noise.write_bytes(b"no sound")
+    sources = (noise, recordings[0], gone, recordings[2])
+    arguments = ("transcribe", *sources, "-m", folder, "--batch", 2, "--json")
+    out, err = duologue(*arguments, ok=False)
+    inputs = [json.loads(line)["input"] for line in out.splitlines()]
+    assert inputs == [str(recordings[0]), str(recordings[2])]
+    lines = err.splitlines()
+    assert [line.startswith("error: ") for line in lines] == [True, True]
+    assert "noise.wav" in lines[0]
+    assert str(gone) in lines[1]
+
+
+def test_typing_errors_are_told_by_what_was_typed(
+    folder: Path, recordings: list[Path], tmp_path: Path
+) -> None:
+    arguments = ("transcribe", recordings[0], "-m", folder)
+    gone = tmp_path / "nowhere" / "facts"
+    err = duologue(*arguments, "--knowledge", gone, ok=False)[1]
+    assert err.startswith(f"error: {gone}: there is no such")
+    err = duologue(*arguments, "--quantization", "int3", ok=False)[1]
+    assert "int8, int4" in err
+    assert "Traceback" not in err
