@@ -69,6 +69,25 @@ def test_nothing_else_is_told_beside_what_is_asked(
     assert book.look_up(RetrievalContext.from_question(question)).reference == reference
 
 
+def test_a_second_passage_tells_what_the_first_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "notes.md"
+    path.write_text(
+        "# My notes\n\n- Each weaver needs a lamp made of clay.\n"
+        "- There were ninety five lamps and two hundred envelopes on the table.\n"
+        "- You reach Doctor Chekaxez under five two eight.\n"
+        "- You reach Doctor Noltel under five two eight five.\n"
+    )
+    notes = KnowledgeRetriever(KnowledgeBase.from_files([path]))
+    for question, reference in (
+        ("I would like to hear about the lamp.", "Each weaver needs a lamp made of clay."),
+        (
+            "Can you look up the phone number of Doctor Chekaxez for me?",
+            "You reach Doctor Chekaxez under five two eight.",
+        ),
+    ):
+        assert notes.look_up(RetrievalContext.from_question(question)).reference == reference
+
+
 @pytest.fixture(scope="module")
 def thinned(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnowledgeBase, list[str]]:
     """The fact book without a third of its countries, and the names of these."""

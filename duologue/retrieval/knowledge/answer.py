@@ -20,7 +20,10 @@ from duologue.retrieval.speakable import speakable
 
 MAX_SENTENCES = 2
 SECOND_HIT_SHARE = 0.8
-"""A second passage is quoted too if its score is at least this share of the first one's."""
+"""A second passage is quoted too if its score is at least this share of the first one's, and if it
+tells what the first one does not."""
+LEAST_TO_ADD = 1.0
+"""So much, in what words tell (one to six each)."""
 SECOND_SENTENCE_SHARE = 0.6
 MIN_SENTENCE_WORDS = 3
 LEAST_OF_A_HEADING = 0.2
@@ -47,7 +50,9 @@ def speakable_answer(weights: Weights, hits: Sequence[Hit], budget: Budget) -> t
     if len(hits) > 1 and len(chosen) < MAX_SENTENCES:
         second, also_told = _best_sentences(weights, hits[1], 1)
         close = hits[1].score >= SECOND_HIT_SHARE * hits[0].score
-        if close and also_told >= SECOND_HIT_SHARE * told and not set(second) & set(chosen):
+        known, more = (_told(weights, " ".join(part)) for part in (chosen, second))
+        adds = _added(known, more) >= LEAST_TO_ADD
+        if close and adds and also_told >= SECOND_HIT_SHARE * told:
             chosen += second
             quoted = 2
     spoken = [_finished(speakable(sentence)) for sentence in chosen]

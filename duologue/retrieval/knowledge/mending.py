@@ -78,8 +78,8 @@ class Weights:
     """Per log-likelihood of what was written in its place."""
 
 
-SPELLING = Weights(2.55, 1.03, -2.79, -0.71, -1.03, -0.83, 0.69)
-SOUND = Weights(3.14, 0.67, -1.7, -0.47, -0.76, -0.95, 0.49, 0.13, 0.33, -0.34)
+SPELLING = Weights(3.14, 1.13, -2.51, -0.97, -0.53, -0.96, 0.68)
+SOUND = Weights(2.64, 0.57, -1.08, -0.54, -0.44, -0.88, 0.34, 0.22, 0.5, -0.27)
 
 
 @dataclass(frozen=True, slots=True)
