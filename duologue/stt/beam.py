@@ -48,7 +48,7 @@ class BeamConfig:
     """Frames by which text comes later than the model writes it."""
     candidates: int = 4
     """Likeliest tokens with which each hypothesis may go on."""
-    margin: float = 5.0
+    margin: float = 2.0
     """Hypotheses that are so much less likely than the best are dropped: natural logarithms."""
 
     def __post_init__(self) -> None:
