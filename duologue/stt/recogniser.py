@@ -94,9 +94,9 @@ class Recogniser:
         self.front_end: FrontEnd = front_end
         self._reader = lm.reader()
         self._model_delay_s = delay_s
-        self.silent_tokens = frozenset({*CONTROL_TOKENS, lm.config.existing_text_padding_id})
-        """Those that are no text."""
         padding = lm.config.existing_text_padding_id
+        self.silent_tokens = frozenset({*CONTROL_TOKENS, padding})
+        """Those that are no text."""
         self.beam = None if beam is None else Beam(beam, self.silent_tokens, padding)
         self._leans = vocabulary is not None
         self.bias: BiasTrie | None = None
@@ -390,7 +390,7 @@ class Recogniser:
         if trie is not None and state.bias is not None:
             of_rows = None if active is None else active.repeat_interleave(beam.config.width)
             source = (first[:, None] + advance.parents).flatten()
-            gained = (gains - plain)[source].gather(-1, tokens[:, None])[:, 0]
+            gained = gains[source, tokens] - plain[source, tokens]
             trie.lend(tokens, gained, state.bias, of_rows)
             trie.advance(tokens, state.bias, of_rows)
         best = first + advance.parents[:, 0]
